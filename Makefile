@@ -1,0 +1,50 @@
+# Everything starts here. `make help` lists the targets; each sets up the virtual environment when it has to.
+
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3.12 2>/dev/null || command -v python3)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format bench tables clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## create the virtual environment and install the tested versions
+
+# The stamp is written last, so that an installation that was cut off is done again.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## caption the example images on a CPU and write a page to look at
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)  ## run the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)  ## run all tests, the slow ones and those that kill processes too
+	$(BIN)/python -m pytest -m ''
+
+check: $(INSTALLED)  ## format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## rewrite the sources as `make check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)  ## measure all tokens against skipping on this machine, then print the tables
+	$(BIN)/python -m benchmarks.skipping
+	$(BIN)/python -m benchmarks.print_tables
+
+tables: $(INSTALLED)  ## print the README's tables from benchmarks/results
+	$(BIN)/python -m benchmarks.print_tables
+
+clean:  ## remove what tests and tools leave behind, not the virtual environment
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

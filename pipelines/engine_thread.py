@@ -1,0 +1,134 @@
+"""One engine, driven by one thread, for many callers: several shards are in its batch at once and it never drains.
+
+A caller hands in its requests and sleeps until the last of them is answered. When the engine fails, all callers get
+the failure, and the next call starts on a fresh engine: unless a GPU is what failed, since a CUDA context that has
+seen an illegal access or a hardware fault fails for ever, and then the process ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+
+from skipvision.engine import Answer, Engine, Request
+from skipvision.errors import EngineDeadError, InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One caller's requests, and what has come of them."""
+
+    requests: Sequence[Request]
+    outcomes: dict[str, Answer | InputError] = field(default_factory=dict)
+    failure: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def put(self, request_id: str, outcome: Answer | InputError) -> None:
+        self.outcomes[request_id] = outcome
+        if len(self.outcomes) == len(self.requests):
+            self.done.set()
+
+
+class EngineThread:
+    """Answers for any number of threads.
+
+    Args:
+        engine: is this one's alone from now on.
+        reload: makes another after a failure.
+    """
+
+    def __init__(self, engine: Engine, *, reload: Callable[[], Engine]) -> None:
+        self._engine: Engine | None = engine
+        self._reload = reload
+        self._calls: Queue[_Call] = Queue()
+        self._waiting: dict[str, _Call] = {}
+        self._seconds: dict[str, float] = {}
+        self._seconds_lock = threading.Lock()
+        threading.Thread(target=self._drive, name="engine", daemon=True).start()
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer | InputError]:
+        """Answer all requests, in order; one that is wrong gets its error in its place.
+
+        Raises:
+            EngineDeadError: the engine failed; none of the requests counts as answered.
+        """
+        if not requests:
+            return []
+        call = _Call(requests)
+        self._calls.put(call)
+        call.done.wait()
+        if call.failure is not None:
+            raise EngineDeadError(f"the engine failed: {_told(call.failure)}") from call.failure
+        return [call.outcomes[request.request_id] for request in requests]
+
+    def take_stage_seconds(self) -> dict[str, float]:
+        """Seconds the engine spent in each of its stages since they were last taken."""
+        with self._seconds_lock:
+            taken, self._seconds = self._seconds, {}
+        return taken
+
+    def _drive(self) -> None:
+        while True:
+            try:
+                self._serve_one_step()
+            except BaseException as failure:  # every caller raises it again, in the thread that waits
+                self._fail(failure)
+
+    def _serve_one_step(self) -> None:
+        self._let_in()
+        assert self._engine is not None
+        before = self._engine.stage_seconds
+        deltas = self._engine.step()
+        self._note_seconds(before, self._engine.stage_seconds)
+        for delta in deltas:
+            if delta.answer is not None:
+                self._waiting.pop(delta.request_id).put(delta.request_id, delta.answer)
+
+    def _let_in(self) -> None:
+        """Give the engine every call that has come; with nothing else to do, wait for one."""
+        while True:
+            idle = self._engine is None or not self._engine.has_work
+            try:
+                call = self._calls.get(block=idle)
+            except Empty:
+                return
+            self._waiting.update({request.request_id: call for request in call.requests})
+            self._engine = self._engine or self._reload()
+            for request in call.requests:
+                try:
+                    self._engine.add(request)
+                except InputError as error:
+                    self._waiting.pop(request.request_id).put(request.request_id, error)
+
+    def _note_seconds(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+        with self._seconds_lock:
+            for stage, seconds in after.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds - before.get(stage, 0.0)
+
+    def _fail(self, failure: BaseException) -> None:
+        """Tell every caller, and drop the engine."""
+        log.error("the engine failed; it is dropped, and so is the process if it is on a GPU", exc_info=failure)
+        if self._engine is not None and self._engine.family.device.type == "cuda":
+            # Ray starts an actor anew, and gives it its shards again, when its process dies; not when it returns.
+            os._exit(70)
+        self._engine = None
+        failed, self._waiting = self._waiting, {}
+        for call in failed.values():
+            call.failure = failure
+            call.done.set()
+
+
+def _told(error: BaseException) -> str:
+    """An exception and what led to it, in one line."""
+    links: list[str] = []
+    link: BaseException | None = error
+    while link is not None:
+        links.append(f"{type(link).__name__}: {link}")
+        link = link.__cause__
+    return "; because of ".join(links)

@@ -1,0 +1,201 @@
+"""A job's folder, on disk or in an object store, and the one promise it rests on: a file is created once, whole.
+
+    plan.json                 what the job is; whoever creates it first decides
+    input/<id>/               the frozen input: thin tables without image bytes, and the list of its files
+    data/shard-00000.parquet  a shard's rows; that the file exists is the commit
+    report.json, report.html
+    _MANIFEST.json, _SUCCESS  last: the files with their rows, and what the job adds up to
+    _staging/                 unfinished files, on local disks only
+
+Of several writers of one name exactly one wins, however they are timed or killed. Object stores give this with a
+conditional put. On a local disk the store's own conditional put leaves its unfinished file beside the target, where
+readers of `data/` would find it after a kill; so a file is written under `_staging/` and then given its name by a
+hard link, which is atomic and refuses a name that is taken.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from skipvision.errors import ConfigError
+
+PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"
+DATA, INPUT, STAGING = "data", "input", "_staging"
+
+_ATTEMPTS = 3
+
+
+class JobFolder:
+    """The folder at `address`: a local path or an object store's address. Small; made anew in every process."""
+
+    def __init__(self, address: str, *, store: ObjectStore | None = None) -> None:
+        self.address = address
+        self.path: Path | None = None
+        """Where the folder is on this machine; None if it is in an object store."""
+        if store is None and "://" not in address:
+            self.path = Path(address).absolute()
+            store = LocalStore(self.path, mkdir=True)
+        self._store = store or from_url(address)
+
+    @property
+    def location(self) -> str:
+        """The address for other processes, whose working folder may be another."""
+        return str(self.path or self.address)
+
+    @classmethod
+    def open(cls, address: str) -> JobFolder:
+        """Open a folder to work in, and make sure that one can.
+
+        Raises:
+            ConfigError: the output cannot be written, or its store cannot create conditionally.
+        """
+        try:
+            folder = cls(address)
+            folder._probe()
+        except (BaseError, OSError, ValueError) as error:
+            raise ConfigError(f"output {address} cannot be written: {_first_line(error)}") from error
+        return folder
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Create a file, whole and for good, unless there is one of this name.
+
+        Returns:
+            Whether this call created it. False: somebody else did, and their content stands.
+        """
+        return self._link(name, content) if self.path else self._put_new(name, content)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file that may change, such as a report. Readers see the old or the new content, never a part."""
+        if self.path is None:
+            obstore.put(self._store, name, content, use_multipart=False)
+            return
+        obstore.rename(self._store, self._stage(name, content), name, overwrite=True)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None if there is no such file."""
+        try:
+            return bytes(obstore.get(self._store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def open_reader(self, name: str) -> obstore.ReadableFile:
+        """A file to read parts of, such as a Parquet footer."""
+        return obstore.open_reader(self._store, name)
+
+    def names(self, prefix: str) -> list[str]:
+        """All files under a folder of the job, sorted."""
+        return sorted(meta["path"] for page in obstore.list(self._store, prefix=prefix) for meta in page)
+
+    def remove(self, names: list[str]) -> None:
+        """Remove files. Never what is committed: only what nobody refers to."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._store, name)
+
+    def sweep(self, *, keep_input: str) -> None:
+        """Remove what killed attempts left behind: unfinished files, and frozen inputs that no plan names.
+
+        Safe beside another running attempt: it stages again what it misses.
+        """
+        unnamed = [name for name in self.names(INPUT) if not name.startswith(f"{INPUT}/{keep_input}/")]
+        self.remove(self.names(STAGING) + unnamed)
+
+    def _put_new(self, name: str, content: bytes) -> bool:
+        try:
+            # One request: a multipart upload is not conditional everywhere.
+            obstore.put(self._store, name, content, mode="create", use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        return True
+
+    def _link(self, name: str, content: bytes) -> bool:
+        for _ in range(_ATTEMPTS):
+            staged = self._stage(name, content)
+            try:
+                obstore.rename(self._store, staged, name, overwrite=False)
+                return True
+            except AlreadyExistsError:
+                self.remove([staged])
+                return False
+            except FileNotFoundError:
+                continue  # another attempt swept the staged file away as it started
+        raise OSError(f"{name} could not be committed in {_ATTEMPTS} attempts: its staged file vanished each time")
+
+    def _stage(self, name: str, content: bytes) -> str:
+        assert self.path is not None
+        staged = f"{STAGING}/{name.replace('/', '.')}.{uuid4().hex}"
+        obstore.put(self._store, staged, content, use_multipart=False)
+        with suppress(FileNotFoundError):  # swept away: the rename will notice
+            _flush_to_disk(self.path / staged)
+        return staged
+
+    def _probe(self) -> None:
+        """Create a file twice; the second must be refused."""
+        name = f"{STAGING}/probe-{uuid4().hex}"
+        first, second = self._put_new(name, b"1"), self._put_new(name, b"2")
+        self.remove([name])
+        if not first or second:
+            raise ConfigError(
+                f"output {self.address} is in a store without conditional create, so that two attempts could both "
+                "commit a shard; use another store"
+            )
+
+
+def shard_name(shard: int) -> str:
+    """The file that holds a shard's rows, and whose existence is its commit."""
+    return f"{DATA}/shard-{shard:05d}.parquet"
+
+
+def shard_of(name: str) -> int:
+    """The inverse of `shard_name`."""
+    return int(Path(name).stem.removeprefix("shard-"))
+
+
+def has_plan(address: str) -> bool:
+    """Whether a job stands at `address`; looks only, and creates nothing."""
+    if "://" in address:
+        return JobFolder(address).read(PLAN) is not None
+    return os.path.lexists(os.path.join(address, PLAN))
+
+
+def refuse_foreign_folder(address: str) -> None:
+    """Refuse a local folder with anything in it that no job put there, before it is touched.
+
+    Raises:
+        ConfigError: it holds other files, or is one.
+    """
+    if "://" in address or not os.path.lexists(address):
+        return
+    if not os.path.isdir(address):
+        raise ConfigError(f"output {address} is a file; name a folder that is new, empty or a job's")
+    present = set(os.listdir(address))
+    if PLAN not in present and present - {INPUT, STAGING}:
+        raise ConfigError(
+            f"output {address} exists and is no job: it holds {_some(present)}; name a folder that is new, empty or "
+            "a job's"
+        )
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _flush_to_disk(path: Path) -> None:
+    # Without this a power cut can leave a linked name with no bytes behind it.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,190 @@
+"""Freezes a job's input: reads it once, gives every row its key, and writes it down in numbered shards.
+
+What is written is thin: the user's columns, keys, and where each image is. The list of source files with their
+sizes and times goes beside it, so that a job that goes on notices a changed input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.folder import INPUT, PLAN, JobFolder
+from pipelines.model import ChosenModel
+from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
+from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY
+from pipelines.sources import Source
+from pipelines.tables import FILE, LOCATION, ROW, InputTable
+from skipvision.config import JobConfig
+from skipvision.errors import ConfigError
+
+
+def freeze(table: InputTable, config: JobConfig, model: ChosenModel, folder: JobFolder) -> JobPlan:
+    """Write down the input and the plan; where another attempt was first, its plan is the plan.
+
+    Raises:
+        ConfigError: the input has no rows, a key column has nulls or duplicates, or a column has a reserved name.
+    """
+    schema = _user_schema(table, config)
+    input_id = uuid4().hex
+    rows, keys = 0, []
+    for shard, thin in enumerate(_cut(_keyed(table, config), config.rows_per_shard)):
+        folder.create(frozen_name(input_id, shard), parquet_bytes(thin))
+        keys.append(thin.column(ROW_KEY).combine_chunks())
+        rows += len(thin)
+    if rows == 0:
+        raise ConfigError(f"input {config.input} is empty: its files hold no rows")
+    if config.key_column is not None:
+        _refuse_duplicates(pa.chunked_array(keys), config.key_column)
+    folder.create(sources_name(input_id), parquet_bytes(_listing(table.source)))
+    plan = JobPlan(
+        input_id=input_id,
+        rows=rows,
+        rows_per_shard=config.rows_per_shard,
+        settings=answer_settings(config),
+        skip=model.skip.describe(),
+        model=model.identity,
+        prompt_sha256=prompt_sha256(config),
+        embedded_column=table.image_column if table.image_kind == "embedded" else None,
+        schema=schema,
+        source_files=len(table.source.files),
+        source_bytes=sum(file.size_bytes for file in table.source.files),
+        other_files=len(table.source.others),
+        other_names=table.source.others[:100],
+    )
+    return plan if folder.create(PLAN, plan.to_json()) else read_plan(folder)
+
+
+def frozen_name(input_id: str, shard: int) -> str:
+    return f"{INPUT}/{input_id}/shard-{shard:05d}.parquet"
+
+
+def sources_name(input_id: str) -> str:
+    return f"{INPUT}/{input_id}/sources.parquet"
+
+
+def read_table(folder: JobFolder, name: str) -> pa.Table:
+    content = folder.read(name)
+    if content is None:
+        raise ConfigError(f"the job in {folder.address} is damaged: {name} is gone; choose another output")
+    return pq.read_table(pa.BufferReader(content))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def check_same_input(plan: JobPlan, source: Source, folder: JobFolder, *, finished: bool = False) -> None:
+    """Refuse to go on when files of the input are other than when they were listed.
+
+    Args:
+        source: the input as it is now.
+        finished: files that have gone since do not matter to a job that has answered all rows.
+
+    Raises:
+        ConfigError: naming the first files that changed, came or went.
+    """
+    listed = read_table(folder, sources_name(plan.input_id))
+    before = dict(zip(listed["path"].to_pylist(), _stamps(listed), strict=True))
+    now = {file.path: (file.size_bytes, file.mtime_ns) for file in source.files}
+    changes = {
+        "changed": sorted(path for path in before.keys() & now.keys() if before[path] != now[path]),
+        "new": sorted(now.keys() - before.keys()),
+        "gone": [] if finished else sorted(before.keys() - now.keys()),
+    }
+    told = [f"{len(paths)} {kind} ({', '.join(paths[:3])})" for kind, paths in changes.items() if paths]
+    if told:
+        raise ConfigError(
+            f"the input of the job in {folder.address} is no longer what it was: {'; '.join(told)}; "
+            "put the files back, or choose another output"
+        )
+
+
+def _stamps(listed: pa.Table) -> Iterable[tuple[int, int]]:
+    return zip(listed["size_bytes"].to_pylist(), listed["mtime_ns"].to_pylist(), strict=True)
+
+
+def _listing(source: Source) -> pa.Table:
+    return pa.table(
+        {
+            "path": pa.array([file.path for file in source.files], pa.string()),
+            "size_bytes": pa.array([file.size_bytes for file in source.files], pa.int64()),
+            "mtime_ns": pa.array([file.mtime_ns for file in source.files], pa.int64()),
+        }
+    )
+
+
+def _user_schema(table: InputTable, config: JobConfig) -> pa.Schema:
+    """The columns that the results take over; one named as a result's own is refused."""
+    schema = table.schema
+    if config.key_column == ROW_KEY:
+        schema = schema.remove(schema.get_field_index(ROW_KEY))
+    taken = [name for name in schema.names if name in RESULT_COLUMNS.names or name in LOCATION.names]
+    if taken:
+        raise ConfigError(f"the input has columns that the job writes itself: {', '.join(taken)}; rename or drop them")
+    return schema
+
+
+def _keyed(table: InputTable, config: JobConfig) -> Iterator[pa.Table]:
+    """Thin tables with the row key as one more column."""
+    ordinal = 0
+    for thin in table.thin_tables():
+        if config.key_column is not None:
+            keys = _named_keys(thin, config.key_column)
+        else:
+            keys = _made_keys(ordinal, _image_names(thin, table))
+        if config.key_column == ROW_KEY:
+            thin = thin.drop_columns([ROW_KEY])
+        yield thin.append_column(pa.field(ROW_KEY, pa.string()), keys)
+        ordinal += len(thin)
+
+
+def _named_keys(thin: pa.Table, column: str) -> pa.ChunkedArray:
+    keys = pc.cast(thin.column(column), pa.string())
+    if keys.null_count:
+        raise ConfigError(f"key column {column!r} has rows without a key; fill them, or leave key_column out")
+    return keys
+
+
+def _image_names(thin: pa.Table, table: InputTable) -> list[str]:
+    """What each row calls its image: as the user wrote it, so that keys survive a move to another folder."""
+    if table.image_kind == "reference":
+        return [str(name) for name in thin.column(table.image_column).to_pylist()]
+    places = zip(thin.column(FILE).to_pylist(), thin.column(ROW).to_pylist(), strict=True)
+    return [f"{table.source.names[file]}#{row}" for file, row in places]
+
+
+def _made_keys(ordinal: int, image_names: list[str]) -> pa.Array:
+    """Keys from a row's place and its image's name: the same whenever the input is the same."""
+    texts = (f"{ordinal + row}|{name}" for row, name in enumerate(image_names))
+    return pa.array([hashlib.sha256(text.encode("utf-8")).hexdigest()[:32] for text in texts], pa.string())
+
+
+def _refuse_duplicates(keys: pa.ChunkedArray, column: str) -> None:
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return
+    counts = pc.value_counts(keys.combine_chunks())
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    raise ConfigError(
+        f"key column {column!r} names more than one row {twice[0].as_py()!r}, and {len(twice) - 1} more keys come "
+        "twice or more; make them unique, or leave key_column out"
+    )
+
+
+def _cut(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `rows`, the last one as it comes out."""
+    held: pa.Table | None = None
+    for table in tables:
+        held = table if held is None else pa.concat_tables([held, table])
+        while len(held) >= rows:
+            yield held.slice(0, rows).combine_chunks()
+            held = held.slice(rows)
+    if held is not None and len(held):
+        yield held.combine_chunks()

@@ -1,0 +1,120 @@
+"""The engine worker: prepared shards in, committed shards out.
+
+One Ray actor holds one engine. Several shards are in flight in it, each in a thread that waits for its answers and
+then commits them, so that neither the end of a shard nor the storage ever lets the engine run empty. A row that is
+wrong ends as a coded error; an engine that fails raises, for Ray to try the shard again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.account import Account
+from pipelines.commit import commit, committed_shard
+from pipelines.engine_thread import EngineThread
+from pipelines.folder import JobFolder
+from pipelines.plan import JobPlan
+from pipelines.prepare import (
+    ERROR_CODE,
+    ERROR_MESSAGE,
+    HEIGHT,
+    PIXELS,
+    PREPARE_SECONDS,
+    PREPARED,
+    PROMPT,
+    READ_SECONDS,
+    SHARD,
+    WIDTH,
+)
+from pipelines.result_rows import ROW_KEY, Outcome, result_table
+from pipelines.statistics import ShardStatistics
+from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.errors import InputError
+from skipvision.method.plan import SkipConfig
+
+STATISTICS, ROW_SECONDS = "statistics", "row_seconds"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inference:
+    """What a worker needs to answer and commit any shard of one job."""
+
+    output: str
+    plan: JobPlan
+    model: str
+    skip: SkipConfig
+    sampling: Sampling
+    """Of the job; every row draws with a seed of its own."""
+    device: str
+    dtype: str
+    max_running: int
+
+    def load_engine(self) -> Engine:
+        return Engine.load(
+            self.model, skip=self.skip, device=self.device, dtype=self.dtype, max_running=self.max_running
+        )
+
+
+class InferenceWorker:
+    """One engine. Ray calls it from several threads, each with one shard."""
+
+    def __init__(self, inference: Inference) -> None:
+        engine = inference.load_engine()
+        self._inference = inference
+        self._account = Account(engine.family.shape, engine.family.dtype.itemsize)
+        self._engine = EngineThread(engine, reload=inference.load_engine)
+
+    def __call__(self, prepared: pa.Table) -> pa.Table:
+        """Answer and commit one shard; its statistics as a table of one row."""
+        shard: int = prepared.column(SHARD)[0].as_py()
+        folder = JobFolder(self._inference.output)
+        statistics = committed_shard(folder, shard)  # by an attempt that died before it could tell, or another run
+        outcomes: list[Outcome] = []
+        if statistics is None:
+            outcomes = self._answer(prepared)
+            statistics = self._commit(folder, shard, prepared, outcomes)
+        seconds = [outcome.seconds for outcome in outcomes if isinstance(outcome, Answer)]
+        return pa.table({STATISTICS: [statistics.to_json()], ROW_SECONDS: pa.array([seconds], pa.list_(pa.float64()))})
+
+    def _answer(self, prepared: pa.Table) -> list[Outcome]:
+        """One outcome for each row, in order."""
+        rows = prepared.select([ROW_KEY, *PREPARED.names]).drop_columns([PIXELS]).to_pylist()
+        pixels = prepared.column(PIXELS)
+        asked = [number for number, row in enumerate(rows) if row[ERROR_CODE] is None]
+        requests = [self._request(rows[number], pixels[number]) for number in asked]
+        answered = dict(zip(asked, self._engine.answer(requests), strict=True))
+        return [
+            answered[number] if number in answered else InputError(row[ERROR_MESSAGE], code=row[ERROR_CODE])
+            for number, row in enumerate(rows)
+        ]
+
+    def _commit(self, folder: JobFolder, shard: int, prepared: pa.Table, outcomes: list[Outcome]) -> ShardStatistics:
+        expected = self._inference.plan.rows_in(shard)
+        # Ray Data may split or join blocks; a shard that is not whole must never be committed.
+        assert set(prepared.column(SHARD).to_pylist()) == {shard}, "rows of another shard in this one"
+        assert len(prepared) == len(outcomes) == expected, f"{len(prepared)} rows of {expected} in shard {shard}"
+        stage_seconds = {
+            "read": pc.sum(prepared.column(READ_SECONDS)).as_py(),
+            "prepare": pc.sum(prepared.column(PREPARE_SECONDS)).as_py(),
+            **self._engine.take_stage_seconds(),
+        }
+        results = result_table(prepared, outcomes, self._inference.plan.schema)
+        return commit(folder, results, self._account.of_shard(shard, outcomes, stage_seconds))
+
+    def _request(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
+        # A view of the block in shared memory: nothing is copied until the engine moves it to its device.
+        image = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(3, row[HEIGHT], row[WIDTH])
+        sampling = replace(self._inference.sampling, seed=row_seed(self._inference.sampling.seed, row[ROW_KEY]))
+        return Request(prompt=row[PROMPT], images=(image,), sampling=sampling)
+
+
+def row_seed(seed: int, row_key: str) -> int:
+    """The seed of one row: the same in every attempt, and another for every row."""
+    digest = hashlib.blake2b(f"{seed}|{row_key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

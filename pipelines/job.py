@@ -1,0 +1,144 @@
+"""The batch job: images and prompts in, one committed row for each out, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+from pipelines.cluster import cluster
+from pipelines.commit import committed_shards, read_success, write_manifest, write_success
+from pipelines.folder import SUCCESS, JobFolder, has_plan, refuse_foreign_folder
+from pipelines.freeze import check_same_input, freeze
+from pipelines.inference import Inference
+from pipelines.meter import JobMeter
+from pipelines.model import ChosenModel, choose_model
+from pipelines.plan import JobPlan, check_same_job, read_plan
+from pipelines.prepare import Preparation
+from pipelines.progress import say, shown
+from pipelines.report import write_report
+from pipelines.sources import find_source
+from pipelines.statistics import JobReport
+from pipelines.stream import choose_workers, stream
+from pipelines.tables import open_table
+from skipvision.config import DEFAULT_PROMPT, JobConfig, check
+from skipvision.engine import Sampling
+from skipvision.metrics import JOB_LAST_SUCCESS, Registry
+
+__all__ = ["JobReport", "run"]
+
+
+def run(config: JobConfig) -> JobReport:
+    """Answer every row of the input, once.
+
+    Killed at any point and called again with the same settings, it goes on from what is committed. Called again
+    after success, it changes nothing.
+
+    Raises:
+        ConfigError: the input, the output, the model or a setting is wrong; nothing was started.
+        EngineDeadError: a shard failed again and again; what is committed stays.
+    """
+    config = check(asdict(config), JobConfig, origin="the job")
+    model = choose_model(config)
+    folder, plan = _job_of(config, model)
+    if finished := read_success(folder):
+        say(f"{config.output} is done already: {finished.rows:,} rows, {finished.errors:,} of them errors")
+        return replace(finished, already_done=True)
+
+    folder.sweep(keep_input=plan.input_id)
+    with _published(config.metrics_port) as registry:
+        meter = JobMeter(plan, model, registry)
+        meter.take_over(committed_shards(folder, plan).values())
+        _work_through_missing_shards(meter, folder, plan, config, model)
+        report = meter.report()
+        write_report(folder, report)
+        write_manifest(folder, plan, meter.shards)
+        write_success(folder, report)
+        registry.set(JOB_LAST_SUCCESS, time.time())
+    say(f"{config.output}: {report.rows:,} rows, {report.errors:,} of them errors")
+    return report
+
+
+def _job_of(config: JobConfig, model: ChosenModel) -> tuple[JobFolder, JobPlan]:
+    """The job that stands in the output, known to be the one that is asked for; a new one if there is none."""
+    refuse_foreign_folder(config.output)
+    if has_plan(config.output):
+        return _existing_job(config, model)
+    table = open_table(find_source(config.input), config)
+    folder = JobFolder.open(config.output)
+    plan = freeze(table, config, model, folder)
+    check_same_job(plan, config, model)  # another run may have been quicker, with settings of its own
+    return folder, plan
+
+
+def _existing_job(config: JobConfig, model: ChosenModel) -> tuple[JobFolder, JobPlan]:
+    folder = JobFolder(config.output)
+    plan = read_plan(folder)
+    check_same_job(plan, config, model)
+    if folder.read(SUCCESS) is None:
+        check_same_input(plan, find_source(config.input), folder)
+        return JobFolder.open(config.output), plan
+    if os.path.lexists(config.input):
+        check_same_input(plan, find_source(config.input), folder, finished=True)
+    return folder, plan
+
+
+def _work_through_missing_shards(
+    meter: JobMeter, folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel
+) -> None:
+    missing = meter.missing()
+    if not missing:
+        return
+    with cluster(config.ray_address) as ray, shown(plan.rows, meter.rows) as show:
+        workers = choose_workers(config.workers, config.device, ray)
+        preparation, inference = _preparation(folder, plan, config, model), _inference(folder, plan, config, model)
+        for statistics, row_seconds in stream(missing, preparation, inference, workers=workers, on=ray):
+            meter.record(statistics, row_seconds)
+            show(meter.rows)
+
+
+def _preparation(folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel) -> Preparation:
+    return Preparation(
+        output=folder.location,
+        input_id=plan.input_id,
+        model=model.location,
+        prompt=config.prompt or DEFAULT_PROMPT,
+        prompt_column=config.prompt_column,
+        embedded_column=plan.embedded_column,
+        allow_networks=config.allow_networks,
+    )
+
+
+def _inference(folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel) -> Inference:
+    sampling = Sampling(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        seed=config.seed,
+        stop=config.stop,
+    )
+    return Inference(
+        output=folder.location,
+        plan=plan,
+        model=model.location,
+        skip=model.skip,
+        sampling=sampling,
+        device=config.device,
+        dtype=config.dtype,
+        max_running=config.max_running,
+    )
+
+
+@contextmanager
+def _published(port: int | None) -> Iterator[Registry]:
+    """The job's metrics, served on `port` inside the `with` block; None: on none."""
+    registry = Registry()
+    if port is not None:
+        say(f"metrics on http://127.0.0.1:{registry.serve(port)}/metrics")
+    try:
+        yield registry
+    finally:
+        registry.close()

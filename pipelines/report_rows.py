@@ -1,0 +1,137 @@
+"""The few rows that a report shows: a bounded number from the beginning of the input, with their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup
+from PIL import Image
+
+from pipelines.folder import JobFolder, shard_name
+from pipelines.freeze import frozen_name, read_table, sources_name
+from pipelines.pages import picture_uri
+from pipelines.plan import JobPlan, read_plan
+from pipelines.plots import Part, part_bar
+from pipelines.prepare import read_embedded
+from pipelines.tables import FILE, IMAGE, ROW, is_address
+from skipvision.errors import ImageError
+from skipvision.images import decode_image, read_image
+
+ANSWERED_SHOWN, ERRORS_SHOWN = 18, 6
+SHARDS_READ = 16
+"""Error rows are looked for in this many shards, so that a report on a large job stays quick to make."""
+PICTURE_SIDE = 320
+MOST_CHARACTERS = 600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportRow:
+    """One row as the page shows it."""
+
+    title: str
+    """What the row's image is called."""
+    prompt: str | None = None
+    """None where all rows have the same."""
+    answer: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    picture: str | None = None
+    """`data:` URI; None for rows with an error, and for images that are not on a disk."""
+    fates: Markup | None = None
+    shown: bool = True
+    """False: read only as an example of its error code."""
+
+
+def rows_for_report(folder: JobFolder) -> list[ReportRow]:
+    """The first answered rows and the first with an error, in input order, and one more row for each other code."""
+    plan = read_plan(folder)
+    assert plan is not None, "a report is written after its plan"
+    chosen = list(_choose(_committed(folder, plan)))
+    pictures = _Pictures(read_table(folder, sources_name(plan.input_id))["path"].to_pylist(), plan)
+    return [_report_row(row, shown, plan, pictures) for row, shown in chosen]
+
+
+def _committed(folder: JobFolder, plan: JobPlan) -> Iterator[dict[str, Any]]:
+    """Rows of the first shards, results and where the image is; not image bytes."""
+    for shard in range(min(plan.shards, SHARDS_READ)):
+        frozen = read_table(folder, frozen_name(plan.input_id, shard)).select([IMAGE, FILE, ROW])
+        results = read_table(folder, shard_name(shard))
+        for result, place in zip(results.to_pylist(), frozen.to_pylist(), strict=True):
+            yield result | place
+
+
+def _choose(rows: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bool]]:
+    answered, errors, codes = 0, 0, set[str]()
+    for row in rows:
+        code = row["error_code"]
+        if code is None:
+            if answered < ANSWERED_SHOWN:
+                yield row, True
+            answered += 1
+            continue
+        if errors < ERRORS_SHOWN or code not in codes:
+            yield row, errors < ERRORS_SHOWN
+        errors += 1
+        codes.add(code)
+
+
+def _report_row(row: Mapping[str, Any], shown: bool, plan: JobPlan, pictures: _Pictures) -> ReportRow:
+    column = plan.settings["prompt_column"]
+    prompt = row[column] if column is not None else None
+    title = _title(row, pictures)
+    if row["error_code"] is not None:
+        message = _clip(row["error_message"] or "")
+        return ReportRow(
+            title=title, prompt=_clip(prompt or ""), error_code=row["error_code"], error_message=message, shown=shown
+        )
+    fates = [Part(fate, row[f"{fate}_tokens"]) for fate in ("retained", "skipped", "merged")]
+    return ReportRow(
+        title=title,
+        prompt=_clip(prompt or ""),
+        answer=_clip(row["answer"]),
+        picture=pictures.of(row),
+        fates=part_bar(fates, label=", ".join(f"{part.amount:,} {part.name}" for part in fates)),
+    )
+
+
+def _title(row: Mapping[str, Any], pictures: _Pictures) -> str:
+    if row[FILE] is not None:
+        return f"{Path(pictures.sources[row[FILE]]).name}, row {row[ROW] + 1:,}"
+    image = row[IMAGE]
+    if image is None:
+        return "no image named"
+    return _clip(image, 120) if is_address(image) else Path(image).name
+
+
+def _clip(text: str, most: int = MOST_CHARACTERS) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+class _Pictures:
+    """Pictures of rows, read again from where the input is. What cannot be read any more has none."""
+
+    def __init__(self, sources: list[str], plan: JobPlan) -> None:
+        self.sources = sources
+        self._column = plan.embedded_column
+
+    def of(self, row: Mapping[str, Any]) -> str | None:
+        """A `data:` URI; None for an image at an address, which is not fetched a second time."""
+        try:
+            image = row[IMAGE] if row[FILE] is None else self._embedded(row[FILE], row[ROW])
+            if image is None or (isinstance(image, str) and is_address(image)):
+                return None
+            pixels = decode_image(image) if isinstance(image, bytes) else read_image(image)
+        except (ImageError, OSError, ValueError, pa.ArrowException):
+            # The input has changed or gone since the row was answered; that is no reason to end without a report.
+            return None
+        return picture_uri(Image.fromarray(np.ascontiguousarray(pixels)), side=PICTURE_SIDE)
+
+    def _embedded(self, file: int, row: int) -> bytes | str | None:
+        assert self._column is not None, "a row in a Parquet file has a column"
+        [image] = read_embedded(self.sources, [file], [row], self._column)
+        return image  # type: ignore[no-any-return]

@@ -1,0 +1,175 @@
+"""A job's rows as one file for other programs: JSONL, CSV or Parquet, in input order, streamed shard by shard."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.folder import DATA, PLAN, SUCCESS, JobFolder, has_plan, shard_of
+from pipelines.plan import JobPlan, read_plan
+from pipelines.result_rows import result_schema
+from skipvision.errors import ConfigError
+
+FORMATS = ("jsonl", "csv", "parquet")
+ROWS_AT_ONCE = 1024
+
+Take = Callable[[pa.RecordBatch], None]
+"""Writes the next rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """What was written."""
+
+    rows: int
+    output: Path
+    finished: bool
+    """False: the job still runs or was stopped, and these are the rows it has committed so far."""
+
+    def describe(self) -> str:
+        note = "" if self.finished else "; the job is not finished: start it again to go on, then export again"
+        return f"{self.rows:,} rows written to {self.output}{note}"
+
+
+def export(folder: str | Path, to: str = "jsonl", *, output: str | Path) -> Export:
+    """Write the rows that a job has committed to one file, in the order of its input.
+
+    In JSONL and CSV a moment is ISO 8601 text and bytes are base64. CSV holds lists and structs as JSON, and cannot
+    tell an empty text from none. What stood at `output` is replaced once the new file is complete.
+
+    Args:
+        folder: a job's folder, local or in an object store.
+        to: one of `FORMATS`.
+        output: a local path, outside the job's `data/`.
+
+    Raises:
+        ConfigError: the folder is no job, the format is unknown, or `output` cannot be written.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"results can be written as {', '.join(FORMATS)}; got {to!r}")
+    job, plan = open_job(folder)
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"output {target} is a folder; name a file")
+    if job.path is not None and target.absolute().is_relative_to(job.path / DATA):
+        raise ConfigError(f"output {target} lies among the job's own results; choose a place outside {job.path / DATA}")
+    finished = job.read(SUCCESS) is not None  # asked first: shards may still come, none ever goes
+    written = 0
+    with _replacing(target) as file, _WRITERS[to](file, result_schema(plan.schema)) as take:
+        for batch in committed(job):
+            take(batch)
+            written += len(batch)
+    return Export(rows=written, output=target, finished=finished)
+
+
+def open_job(folder: str | Path) -> tuple[JobFolder, JobPlan]:
+    """A job's folder, to read, and its plan.
+
+    Raises:
+        ConfigError: it is no job's.
+    """
+    address = str(folder)
+    # Asked first, since a local folder that is opened is created.
+    job = JobFolder(address) if has_plan(address) else None
+    plan = read_plan(job) if job else None
+    if job is None or plan is None:
+        raise ConfigError(f"{address} is no job's folder: it has no {PLAN}")
+    return job, plan
+
+
+def committed(job: JobFolder) -> Iterator[pa.RecordBatch]:
+    """The rows that a job has committed, in input order, a bounded number at a time."""
+    for name in sorted(job.names(DATA), key=shard_of):
+        content = job.read(name)
+        assert content is not None, f"{name} was committed and is gone"
+        # A shard is some thousands of rows without images at most.
+        yield from pq.ParquetFile(pa.BufferReader(content)).iter_batches(batch_size=ROWS_AT_ONCE)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        file = unfinished.open("wb")
+    except OSError as error:
+        raise ConfigError(f"output {target} cannot be written: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _jsonl(file: BinaryIO, schema: pa.Schema) -> Iterator[Take]:
+    yield lambda batch: file.writelines(_json(row).encode() + b"\n" for row in batch.to_pylist())
+
+
+@contextmanager
+def _csv(file: BinaryIO, schema: pa.Schema) -> Iterator[Take]:
+    table = csv.writer(_Lines(file), lineterminator="\n")
+    table.writerow(schema.names)
+    yield lambda batch: table.writerows([_cell(value) for value in row.values()] for row in batch.to_pylist())
+
+
+@contextmanager
+def _parquet(file: BinaryIO, schema: pa.Schema) -> Iterator[Take]:
+    with pq.ParquetWriter(file, schema) as writer:
+        yield writer.write_batch
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, pa.Schema], AbstractContextManager[Take]]] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Text for the csv module, bytes for the file."""
+
+    file: BinaryIO
+
+    def write(self, line: str) -> int:
+        return self.file.write(line.encode())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _cell(value: Any) -> Any:
+    return _json(value) if isinstance(value, list | dict) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a Parquet column as JSON knows it; what is no number (NaN, infinity) is null."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _ if hasattr(value, "isoformat"):
+            return value.isoformat()
+        case _:
+            return str(value)  # decimals, durations

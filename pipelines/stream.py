@@ -1,0 +1,137 @@
+"""The stream of a job through Ray Data: shard numbers -> prepared shards -> committed shards.
+
+A shard is one block from end to end, so that a task that is run again gives the same number of blocks. Ray Data
+brings streaming, back-pressure and actor pools; what is done already is known from the job's folder alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
+
+from pipelines.cluster import Cluster
+from pipelines.inference import ROW_SECONDS, STATISTICS, Inference, InferenceWorker
+from pipelines.prepare import SHARD, Preparation, prepare_shard
+from pipelines.statistics import ShardStatistics
+from skipvision.errors import EngineDeadError
+
+SHARDS_IN_FLIGHT = 3
+"""Per engine: one that ends, one that fills its places, one on the way."""
+
+RETRIES = 3
+"""For a task whose process died, and for an actor. Ray Data's own default is for ever, which a row that kills its
+process would make use of."""
+
+
+def stream(
+    shards: Sequence[int],
+    preparation: Preparation,
+    inference: Inference,
+    *,
+    workers: int,
+    on: Cluster,
+) -> Iterator[tuple[ShardStatistics, list[float]]]:
+    """Work through `shards`, in any order.
+
+    Yields:
+        For each shard, once it is committed: its numbers, and the seconds of each of its answered rows.
+
+    Raises:
+        EngineDeadError: a shard failed as often as may be. What is committed stays.
+    """
+    committed = _plan_stream(shards, preparation, inference, workers, on)
+    try:
+        for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            assert isinstance(block, pa.Table)
+            for row in block.to_pylist():
+                yield ShardStatistics.from_json(row[STATISTICS]), row[ROW_SECONDS]
+    except RayError as error:
+        raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
+
+
+def _plan_stream(
+    shards: Sequence[int], preparation: Preparation, inference: Inference, workers: int, on: Cluster
+) -> ray.data.Dataset:
+    with DataContext.current(_context(inference.plan.rows_per_shard)), warnings.catch_warnings():
+        # Until 2.64 there is no other way to bound the retries.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        numbers = ray.data.from_blocks([pa.table({SHARD: pa.array([shard], pa.int64())}) for shard in shards])
+        dataset: ray.data.Dataset = numbers.map_batches(
+            prepare_shard,
+            fn_kwargs={"preparation": preparation},
+            num_cpus=1,
+            max_retries=RETRIES,
+            concurrency=_prepare_tasks() if on.is_local else None,
+            **_WHOLE_BLOCKS,
+        ).map_batches(
+            InferenceWorker,
+            fn_constructor_kwargs={"inference": inference},
+            compute=ActorPoolStrategy(
+                size=workers,
+                max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+                max_tasks_in_flight_per_actor=2 * SHARDS_IN_FLIGHT,
+                enable_true_multi_threading=True,
+            ),
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+            **_engine_resources(inference, workers, on),
+            **_WHOLE_BLOCKS,
+        )
+        return dataset
+
+
+_WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+
+
+def choose_workers(wish: int | None, device: str, on: Cluster) -> int:
+    """Engines side by side: as many as asked for, or one for each GPU, or one."""
+    return wish or (max(1, on.num_gpus) if device != "cpu" else 1)
+
+
+def _engine_resources(inference: Inference, workers: int, on: Cluster) -> dict[str, Any]:
+    if on.num_gpus and inference.device != "cpu":
+        return {"num_gpus": 1, "num_cpus": 0}
+    # Ray gives a worker as many threads as it reserves CPUs.
+    cores = max(1, (os.cpu_count() or 1) // workers) if on.is_local else 1
+    return {"num_cpus": cores}
+
+
+def _prepare_tasks() -> int:
+    """Real cores: each task's process holds its own copy of the model's processor."""
+    return max(1, os.cpu_count() or 1)
+
+
+def _context(rows_per_shard: int) -> DataContext:
+    """Settings of this dataset alone; the process's own are left as they are."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = None  # what a task returns is one block, however large
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.execution_options.preserve_order = False
+    context.max_errored_blocks = 0
+    context.raise_original_map_exception = True
+    context.retried_map_errors = ["EngineDeadError", "the engine failed"]
+    context.max_map_retries = RETRIES - 1
+    # A shard of long answers on a slow machine is no hang.
+    context.execution_no_progress_timeout_s = max(1800.0, 120.0 * rows_per_shard)
+    return context
+
+
+def _cause(error: BaseException) -> str:
+    """What was raised first, in the task itself, without what Ray says about it."""
+    inner = getattr(error, "cause", None) or error.__cause__
+    if isinstance(inner, BaseException) and inner is not error:
+        return _cause(inner)
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

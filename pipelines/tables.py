@@ -1,0 +1,207 @@
+"""What is inside an input: the user's columns without image bytes, and where each row's image is.
+
+Every kind of input comes out as the same thin tables: the user's own columns, then IMAGE (a path or an address), or
+FILE and ROW (which row of which Parquet file holds the bytes). The bytes themselves stay where they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.sources import Source
+from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
+from skipvision.config import JobConfig
+from skipvision.errors import ConfigError
+
+IMAGE, FILE, ROW = "__image", "__file", "__row"
+LOCATION = pa.schema([(IMAGE, pa.string()), (FILE, pa.int32()), (ROW, pa.int64())])
+
+IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
+"""Looked for in this order when the image column is not named."""
+
+_ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]*://")
+
+ImageKind = Literal["reference", "embedded"]
+"""`reference`: a path or an address; `embedded`: bytes, or a struct of bytes and path."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputTable:
+    """A source, opened: its columns are known to be there and to be of the right types."""
+
+    source: Source
+    schema: pa.Schema
+    """The user's columns, without the image where it is embedded."""
+    image_column: str
+    image_kind: ImageKind
+
+    def thin_tables(self) -> Iterator[pa.Table]:
+        """All rows in order, in tables of any size: the user's columns, then those of `LOCATION`."""
+        if self.source.kind == "images":
+            yield from self._image_files()
+            return
+        for number, file in enumerate(self.source.files):
+            first = 0
+            for piece in self._pieces(file.path):
+                yield self._located(_cast(piece, self.schema), piece, number, first)
+                first += len(piece)
+
+    def _image_files(self) -> Iterator[pa.Table]:
+        """Some thousands of images at a time."""
+        for first in range(0, len(self.source.files), CHUNK_ROWS):
+            names = self.source.names[first : first + CHUNK_ROWS]
+            paths = [file.path for file in self.source.files[first : first + CHUNK_ROWS]]
+            yield _with_location(pa.table([pa.array(names, pa.string())], schema=self.schema), {IMAGE: paths})
+
+    def _pieces(self, path: str) -> Iterator[pa.Table]:
+        """One file of tables, as the user wrote it but for embedded images."""
+        match self.source.kind:
+            case "parquet":
+                columns = [name for name in pq.read_schema(path).names if name in self.schema.names]
+                yield from map(_as_table, pq.ParquetFile(path).iter_batches(CHUNK_ROWS, columns=columns))
+            case "jsonl":
+                yield from read_jsonl(path, self.schema)
+            case "csv":
+                yield read_csv(path, dict(zip(self.schema.names, self.schema.types, strict=True)))
+
+    def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
+        """Say for each row of a piece, which begins with row `first` of file `number`, where its image is."""
+        rows = len(piece)
+        if self.image_kind == "embedded":
+            return _with_location(thin, {FILE: [number] * rows, ROW: list(range(first, first + rows))})
+        folder = Path(self.source.files[number].path).parent
+        references = thin.column(self.image_column).cast(pa.string()).to_pylist()
+        return _with_location(thin, {IMAGE: [resolve(reference, folder) for reference in references]})
+
+
+def resolve(reference: str | None, folder: Path) -> str | None:
+    """A path or address as a row names it -> an absolute path or an address; None if it names none."""
+    if reference is None or not reference.strip():
+        return None
+    return reference if is_address(reference) else str(folder / reference)
+
+
+def is_address(reference: str) -> bool:
+    """Whether an image is to be fetched rather than read from disk."""
+    return _ADDRESS.match(reference) is not None
+
+
+def open_table(source: Source, config: JobConfig) -> InputTable:
+    """Find the columns that the job needs.
+
+    Raises:
+        ConfigError: a column is missing or of a type that cannot be used, or a file cannot be read.
+    """
+    named = (config.image_column, config.prompt_column, config.key_column)
+    schema = _schema(source, [name for name in named if name])
+    image = _image_column(schema, config.image_column)
+    kind = _image_kind(schema.field(image))
+    for column in (config.prompt_column, config.key_column):
+        if column is not None:
+            _check_column(schema, column)
+    if config.prompt_column is not None and not _is_text(schema.field(config.prompt_column).type):
+        found = schema.field(config.prompt_column).type
+        raise ConfigError(f"prompt column {config.prompt_column!r} holds {found}, not text")
+    if kind == "embedded":
+        schema = schema.remove(schema.get_field_index(image))
+    return InputTable(source=source, schema=schema, image_column=image, image_kind=kind)
+
+
+def _image_column(schema: pa.Schema, wish: str | None) -> str:
+    if wish is not None:
+        _check_column(schema, wish)
+        return wish
+    found = [name for name in IMAGE_COLUMNS if name in schema.names]
+    if not found:
+        raise ConfigError(
+            f"the input has no image column: none of {', '.join(IMAGE_COLUMNS)} is among its columns "
+            f"({', '.join(schema.names)}); name it with image_column"
+        )
+    return found[0]
+
+
+def _check_column(schema: pa.Schema, column: str) -> None:
+    if schema.names.count(column) != 1:
+        problem = "more than one column" if column in schema.names else "no column"
+        raise ConfigError(f"the input has {problem} {column!r}; its columns are {', '.join(schema.names)}")
+
+
+def _image_kind(field: pa.Field) -> ImageKind:
+    if _is_text(field.type):
+        return "reference"
+    if _is_bytes(field.type):
+        return "embedded"
+    if pa.types.is_struct(field.type) and "bytes" in {inner.name for inner in field.type}:
+        return "embedded"
+    raise ConfigError(f"image column {field.name!r} holds {field.type}; it must hold bytes, paths or addresses")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _schema(source: Source, named_columns: list[str]) -> pa.Schema:
+    """The columns of all files together; a column without any value is text."""
+    match source.kind:
+        case "images":
+            return pa.schema([("path", pa.string())])
+        case "parquet":
+            read = pq.read_schema
+        case "jsonl":
+            read = jsonl_schema
+        case "csv":
+            # Keys and names such as 007 are text, whatever they look like.
+            read = partial(csv_schema, text_columns=(*IMAGE_COLUMNS, *named_columns))
+    schemas = []
+    for file in source.files:
+        try:
+            schemas.append(read(file.path).remove_metadata())
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(f"input {file.path} cannot be read: {error}") from error
+    try:
+        merged = pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ConfigError(f"the files of the input do not fit together: {error}") from error
+    return pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
+
+
+def _text_if_untyped(field: pa.Field) -> pa.Field:
+    return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
+
+
+def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
+
+
+def _with_location(thin: pa.Table, where: dict[str, list[Any]]) -> pa.Table:
+    """Append the columns of `LOCATION`; those that `where` leaves out are null."""
+    for field in LOCATION:
+        values = pa.array(where[field.name], field.type) if field.name in where else pa.nulls(len(thin), field.type)
+        thin = thin.append_column(field, values)
+    return thin
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a piece to the schema of the whole: missing columns are null."""
+    columns = [
+        pc.cast(table.column(field.name), field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema) if columns else table.select([])

@@ -1,0 +1,83 @@
+"""JSONL and CSV files as Arrow tables whose column types are decided by all rows, not by the first block of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from skipvision.errors import ConfigError
+
+CHUNK_ROWS = 8192
+
+
+def csv_schema(path: str, text_columns: Iterable[str]) -> pa.Schema:
+    """The columns of a CSV file; `text_columns` are text even where they look like numbers."""
+    return read_csv(path, dict.fromkeys(text_columns, pa.string())).schema
+
+
+def read_csv(path: str, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """A whole CSV file; columns that `types` does not name get the type that holds all of their values."""
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict(types)),
+    )
+
+
+def jsonl_schema(path: str) -> pa.Schema:
+    """One pass over a JSONL file: the columns of all rows, each of a type that holds all of its values.
+
+    Raises:
+        ConfigError: a line is no JSON object, or a column mixes types.
+    """
+    schema = pa.schema([])
+    for rows in _json_chunks(path):
+        names = dict.fromkeys(name for row in rows for name in row)
+        found = pa.schema([(name, _column(rows, name, None, path).type) for name in names])
+        schema = pa.unify_schemas([schema, found], promote_options="permissive")
+    return schema
+
+
+def read_jsonl(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a JSONL file, some thousands at a time; what a row lacks is null."""
+    for rows in _json_chunks(path):
+        columns = [_column(rows, field.name, field.type, path) for field in schema]
+        yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType | None, path: str) -> pa.Array:
+    try:
+        return pa.array([row.get(name) for row in rows], kind)
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        raise ConfigError(f"column {name!r} of {path} does not hold values of one type: {error}") from error
+
+
+def _json_chunks(path: str) -> Iterator[list[dict[str, Any]]]:
+    """Blank lines are no rows."""
+    rows: list[dict[str, Any]] = []
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    rows.append(_json_row(line, number, path))
+                if len(rows) == CHUNK_ROWS:
+                    yield rows
+                    rows = []
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"input {path} is not UTF-8 text") from error
+    if rows:
+        yield rows
+
+
+def _json_row(line: str, number: int, path: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"line {number} of {path} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"line {number} of {path} is not a JSON object")
+    return row

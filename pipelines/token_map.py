@@ -1,0 +1,91 @@
+"""Where in an image the visual tokens of each fate lie, to be drawn over it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+import torch
+
+from skipvision.families import Family
+from skipvision.method.merge import group_redundant_tokens
+from skipvision.method.plan import SkipConfig, plan_image
+from skipvision.method.select import most_salient
+
+Fate = Literal["retained", "skipped", "merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMap:
+    """The grid of visual tokens of one image, by what became of each.
+
+    `skipped` are those that are a skipped token by themselves; `merged` were averaged with others that resemble
+    them into one skipped token, so there are more of them than the plan counts as merged.
+    """
+
+    rows: int
+    columns: int
+    fates: tuple[Fate, ...]
+    """Raster order, `rows` x `columns`."""
+
+    def count(self, fate: Fate) -> int:
+        return self.fates.count(fate)
+
+    def outline(self, fate: Fate) -> str:
+        """An SVG path to fill, in units of one token, that covers the tokens of `fate`: a box for each run in a row."""
+        boxes = []
+        for row in range(self.rows):
+            start = row * self.columns
+            column = 0
+            for found, run in groupby(self.fates[start : start + self.columns]):
+                width = len(list(run))
+                if found == fate:
+                    boxes.append(f"M{column} {row}h{width}v1h-{width}z")
+                column += width
+        return "".join(boxes)
+
+    def border(self, fate: Fate) -> str:
+        """An SVG path to stroke, in units of one token, around the regions of `fate`."""
+        inside = np.pad(np.array([found == fate for found in self.fates]).reshape(self.rows, self.columns), 1)
+        across = np.argwhere(inside[1:, 1:-1] != inside[:-1, 1:-1])
+        down = np.argwhere(inside[1:-1, 1:] != inside[1:-1, :-1])
+        return "".join([*(f"M{x} {y}h1" for y, x in across), *(f"M{x} {y}v1" for y, x in down)])
+
+
+def map_tokens(family: Family, pixels: np.ndarray, config: SkipConfig) -> TokenMap:
+    """Choose the tokens of one image as the engine does, and note where they lie.
+
+    Args:
+        pixels: (3, height, width) uint8, prepared.
+
+    Raises:
+        ValueError: the tokens are no grid of square patches.
+    """
+    encoded = family.encode(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(family.device))
+    tokens = encoded.features.shape[1]
+    rows, columns = _grid(pixels.shape[1], pixels.shape[2], tokens)
+    plan = plan_image(config, tokens)
+    if plan.retained == tokens:
+        everything: tuple[Fate, ...] = ("retained",) * tokens
+        return TokenMap(rows, columns, everything)
+    retained = set(most_salient(encoded.saliency, plan.retained)[0].tolist())
+    others = [index for index in range(tokens) if index not in retained]
+    alone = [True] * len(others)
+    if plan.skipped < len(others):
+        grouping = group_redundant_tokens(encoded.features[:, others], num_groups=plan.skipped)
+        alone = [grouping.sizes()[0, group].item() == 1 for group in grouping.group_of[0].tolist()]
+    fates: list[Fate] = ["retained"] * tokens
+    for index, is_alone in zip(others, alone, strict=True):
+        fates[index] = "skipped" if is_alone else "merged"
+    return TokenMap(rows, columns, tuple(fates))
+
+
+def _grid(height: int, width: int, tokens: int) -> tuple[int, int]:
+    patch = math.sqrt(height * width / tokens)
+    rows, columns = round(height / patch), round(width / patch)
+    if rows * columns != tokens:
+        raise ValueError(f"{tokens} tokens are no grid over {height} x {width} pixels")
+    return rows, columns

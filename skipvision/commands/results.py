@@ -1,0 +1,22 @@
+"""`skipvision results`: a job's answers as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import typer
+
+
+def results(
+    folder: Annotated[str, typer.Argument(help="The job's folder.")],
+    to: Annotated[Literal["jsonl", "csv", "parquet"], typer.Option(help="Format to write.")] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: the folder's name, here.")
+    ] = None,
+) -> None:
+    """Write what a job has committed so far as one file, in the order of its input."""
+    from pipelines.results import export
+
+    named_after = PurePosixPath(folder).name or "results"
+    print(export(folder, to, output=output or Path(f"{named_after}.{to}")).describe())

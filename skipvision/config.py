@@ -1,0 +1,143 @@
+"""Settings of a batch job, and the one place where a YAML file becomes settings.
+
+Values are checked here once, strictly: an unknown key is refused with its path. Whether they fit the input and the
+model is found out by the job, before anything starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from skipvision.errors import ConfigError
+
+T = TypeVar("T")
+
+DEFAULT_PROMPT = "Describe the image."
+
+
+def _off_is_a_word(value: Any) -> Any:
+    return "off" if value is False else value
+
+
+Skip = Annotated[str, BeforeValidator(_off_is_a_word)]  # YAML reads a bare `off` as the truth value
+StopText = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobConfig:
+    """One batch job: which images, which question, which model, and where the answers go."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    input: str
+    """Image folder, Parquet file or folder, JSONL or CSV file, one image, or a glob of any one of these."""
+
+    output: str
+    """The job's folder: a local path, or an object store address such as s3://bucket/folder."""
+
+    prompt: str | None = None
+    """One text for every row. None: `prompt_column`, or a request to describe the image."""
+
+    prompt_column: str | None = None
+    """Column of the input that holds each row's prompt."""
+
+    image_column: str | None = None
+    """Column that holds the image: bytes, a path or an address. None: the one with a usual name."""
+
+    key_column: str | None = None
+    """Column that names each row: no nulls, no duplicates. None: keys are made from place and content."""
+
+    model: str | None = None
+    """Checkpoint folder or hub id. None: the model that ships with the package."""
+
+    skip: Skip = "auto"
+    """`off`, `R/S` such as `100/156`, `R/S:plain`, or `auto`: what the checkpoint carries."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 128
+    """Longest answer, in tokens."""
+
+    temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """0 always takes the likeliest token."""
+
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Sample from the likeliest tokens that together have this probability."""
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Sample from this many likeliest tokens. None: from all."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """With the row's key, decides what is sampled for a row."""
+
+    stop: tuple[StopText, ...] = ()
+    """An answer ends before any of these."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Engines side by side. None: one per GPU of the cluster, or one."""
+
+    rows_per_shard: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Rows that are committed together; what a kill can cost."""
+
+    max_running: Annotated[int, Field(ge=1)] = 32
+    """Rows that one engine works on at a time."""
+
+    device: str = "auto"
+    """`auto`: a GPU where the cluster has any, else the CPU; or a torch device name."""
+
+    dtype: str = "auto"
+    """`auto`, `float32`, `bfloat16` or `float16`."""
+
+    allow_networks: tuple[str, ...] = ()
+    """Private networks, such as 10.1.0.0/16, that image addresses may point into. Public ones always may."""
+
+    ray_address: str | None = None
+    """A running Ray cluster. None: start Ray on this machine for the time of the job."""
+
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Serve the job's metrics here while it runs; 0 takes any free port."""
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.prompt_column is not None:
+            raise ConfigError("prompt and prompt_column contradict each other: set one of them")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError("prompt is blank; leave it out to have the image described")
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read a YAML file into the dataclass `kind`.
+
+    Raises:
+        ConfigError: naming the file and, for each problem, the dotted path of the setting.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    return check(settings or {}, kind, origin=str(path))
+
+
+def check(settings: Any, kind: type[T], *, origin: str) -> T:
+    """Turn plain values into the dataclass `kind`.
+
+    Args:
+        settings: a mapping of setting to value.
+        origin: what the message calls the place the settings came from.
+
+    Raises:
+        ConfigError: for each problem, the dotted path of the setting.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_place(problem['loc'])}: {problem['msg']}" for problem in error.errors())
+        raise ConfigError(f"{origin} is not a valid {kind.__name__}:\n{problems}") from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "(the whole)"

@@ -1,0 +1,10 @@
+"""The engine: requests in, answers out, many at once, over one loaded checkpoint.
+
+`engine` is the door and reads like prose; `request` is what goes through it. Behind it: `scheduler` (who is read, who
+waits), `kv_cache` (pages), `model_runner` (one packed forward pass), `attention`, `sampling` and `text`.
+"""
+
+from skipvision.engine.engine import Engine
+from skipvision.engine.request import Answer, Delta, FinishReason, Request, Sampling
+
+__all__ = ["Answer", "Delta", "Engine", "FinishReason", "Request", "Sampling"]

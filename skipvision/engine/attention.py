@@ -1,0 +1,83 @@
+"""Attention of one step over the packed row of tokens and the cache: the plain form, exact on any device.
+
+The row is [one token for each decoding sequence][prompt][prompt]... A prompt attends to what its sequence has in the
+cache, and causally to itself, skipped tokens included. A decoding sequence attends to its cache, into which its new
+token is written first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from skipvision.engine.kv_cache import KvCache
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRows:
+    """Rows [start, stop) of one prompt."""
+
+    start: int
+    stop: int
+    past_slots: Tensor
+    """(tokens,) int64: what the sequence had in the cache before this step."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRows:
+    """The first rows of the step, one for each decoding sequence."""
+
+    slots: Tensor
+    """(sequences, longest) int64: each sequence's cache, its new token included, and any slot after that."""
+    lengths: Tensor
+    """(sequences,) int64: how many of them count."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepAttention:
+    """The `Attend` of one step."""
+
+    cache: KvCache
+    written_rows: Tensor
+    """(written,) int64: the rows whose keys and values are kept."""
+    written_slots: Tensor
+    """(written,) int64: where."""
+    decodes: DecodeRows | None
+    prompts: Sequence[PromptRows]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+        """Attend in one layer; see `families.family.Attend`."""
+        self.cache.write(layer, self.written_slots, k[self.written_rows], v[self.written_rows])
+        parts = [self._read_prompt(layer, prompt, q, k, v, scaling) for prompt in self.prompts]
+        if self.decodes is not None:
+            parts.insert(0, self._decode(layer, self.decodes, q, scaling))
+        return torch.cat(parts)
+
+    def _decode(self, layer: int, decodes: DecodeRows, q: Tensor, scaling: float) -> Tensor:
+        keys, values = self.cache.read(layer, decodes.slots)  # (sequences, longest, kv_heads, head_dim)
+        column = torch.arange(decodes.slots.shape[1], device=q.device)
+        seen = (column < decodes.lengths[:, None])[:, None, None]  # (sequences, 1, 1, longest)
+        queries = q[: len(decodes.slots), :, None]  # (sequences, heads, 1, head_dim)
+        return _attend(queries, keys.transpose(1, 2), values.transpose(1, 2), seen, scaling)[:, :, 0]
+
+    def _read_prompt(self, layer: int, prompt: PromptRows, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+        rows = slice(prompt.start, prompt.stop)
+        keys, values, past = k[rows], v[rows], len(prompt.past_slots)
+        if past:
+            past_keys, past_values = self.cache.read(layer, prompt.past_slots)
+            keys, values = torch.cat([past_keys, keys]), torch.cat([past_values, values])
+        # Without a past the kernel's own causal form needs no mask in memory.
+        seen = torch.ones(len(keys) - past, len(keys), dtype=torch.bool, device=q.device).tril(past) if past else None
+        queries, keys, values = (x.transpose(0, 1)[None] for x in (q[rows], keys, values))  # (1, heads, tokens, dim)
+        return _attend(queries, keys, values, seen, scaling, causal=not past)[0].transpose(0, 1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scaling: float, *, causal: bool = False) -> Tensor:
+    """(batch, heads, rows, head_dim) of `q`; keys and values may have fewer heads, shared by groups of queries."""
+    return scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    )

@@ -1,0 +1,274 @@
+"""The engine: requests join and leave between steps, and every step is one forward pass for all of them.
+
+Single-threaded: call one engine from one thread. Where several want its answers, one thread drives it and hands the
+deltas out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skipvision.engine.intake import Intake, Limits
+from skipvision.engine.kv_cache import KvCache, PagePool, choose_num_pages
+from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.model_runner import ModelRunner
+from skipvision.engine.outbox import Outbox
+from skipvision.engine.request import Answer, Delta, Request
+from skipvision.engine.sampling import choose_tokens
+from skipvision.engine.scheduler import Scheduler, Step
+from skipvision.errors import ConfigError, EngineDeadError, InputError
+from skipvision.families import load_family
+from skipvision.families.family import Family
+from skipvision.method.plan import SkipConfig
+
+
+class EngineLimits(TypedDict, total=False):
+    """What `Engine.load` passes on to `Engine`."""
+
+    max_running: int
+    max_step_tokens: int
+    cache_tokens: int | None
+    max_waiting: int | None
+
+
+class Engine:
+    """Answers requests with one loaded checkpoint.
+
+    Args:
+        family: the checkpoint.
+        skip: how much visual work to leave out of requests that do not say. None: nothing.
+        max_running: requests that generate at the same time.
+        max_step_tokens: prompt tokens that one step reads; generated tokens come on top, one for each running request.
+        cache_tokens: tokens whose keys and values are held, for all running requests together, rounded up to whole
+            pages. None: by what memory is free, up to what `max_running` requests can fill.
+        max_waiting: requests that may wait. None: any number.
+
+    Raises:
+        ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        skip: SkipConfig | None = None,
+        max_running: int = 32,
+        max_step_tokens: int = 8192,
+        cache_tokens: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
+            if limit < 1:
+                raise ConfigError(f"{name} must be at least 1; got {limit}")
+        if max_waiting is not None and max_waiting < 1:
+            raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
+        self.family, self.skip = family, skip or SkipConfig()
+        self._pool = PagePool(
+            choose_num_pages(
+                family.shape,
+                device=family.device,
+                dtype=family.dtype,
+                wish_tokens=cache_tokens,
+                useful_tokens=max_running * family.context_tokens,
+            )
+        )
+        self._intake = Intake(family, self.skip, self._limits(max_step_tokens))
+        self._scheduler = Scheduler(
+            self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
+        )
+        self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
+        self._runner = ModelRunner(family, self._cache)
+        self._closed = False
+        self._outbox = Outbox()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        skip: str | SkipConfig = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        **limits: Unpack[EngineLimits],
+    ) -> Self:
+        """Load a checkpoint folder or hub id; None loads the small model that ships with the package.
+
+        Args:
+            skip: a setting, or one as `SkipConfig.parse` reads it; `auto` is what the checkpoint carries.
+
+        Raises:
+            ConfigError: there is no such model, it is of no supported kind, or a setting does not fit it.
+        """
+        carried = isinstance(skip, str) and skip.strip() == "auto"
+        wish = SkipConfig.parse(skip) if isinstance(skip, str) and not carried else skip
+        family = load_family(model, device=device, dtype=dtype)
+        return cls(family, skip=wish if isinstance(wish, SkipConfig) else family.carried_skip, **limits)
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        """(height, width, 3) uint8 RGB -> the (3, height', width') uint8 that a `Request` takes."""
+        return self.family.preparer.prepare(rgb)
+
+    def add(self, request: Request) -> str:
+        """Put a request in the line; its id.
+
+        Raises:
+            InputError: the request is wrong, and which of the kinds says how.
+            QueueFullError: too many are waiting.
+            EngineDeadError: the engine is closed or broken.
+        """
+        self._scheduler.add(self._accept(request))
+        return request.request_id
+
+    def step(self) -> list[Delta]:
+        """Read the prompts there is room for and one more token of every running request, in one forward pass.
+
+        Returns:
+            What is new, request by request, and the last words of those that were cancelled since the last step.
+
+        Raises:
+            EngineDeadError: the pass failed; the engine is closed, and none of its requests will be answered.
+        """
+        with self._closing_on_failure():
+            step = self._scheduler.next_step()
+            if step.requests:
+                logits = self._runner.run(step)
+                tokens = self._choose(step, logits)
+                self._outbox.put(*self._tell(step, tokens))
+        return self._outbox.take_unfollowed()
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer all requests, in their order; they enter the line as it has room.
+
+        Raises:
+            InputError: one of them is wrong; none was started.
+        """
+        accepted = [self._accept(request) for request in requests]
+        if len({request.request_id for request in requests}) < len(requests):
+            raise InputError("two of the requests have the same id; give each its own")
+        answers = {delta.request_id: delta.answer for delta in self._follow(accepted) if delta.answer}
+        return [answers[request.request_id] for request in requests]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """Answer one request delta by delta, moving all others on as well. Leaving the loop early cancels it.
+
+        Raises:
+            InputError, QueueFullError, EngineDeadError: as `add`, at the call.
+        """
+        return self._follow([], self.add(request))
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a request; its pages are free at once, and the next `step` returns its last delta.
+
+        A request that is unknown, or finished already, is none to stop: a client may hang up as the answer leaves.
+        """
+        request = self._scheduler.remove(request_id)
+        if request is not None:
+            self._outbox.put(request.cancelled())
+
+    def close(self) -> None:
+        """Drop all requests and free the cache. The checkpoint stays with whoever else holds it."""
+        for request_id in self._scheduler.request_ids():
+            self._scheduler.remove(request_id)
+        self._outbox = Outbox()
+        self._cache.free()
+        self._closed = True
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do or to say."""
+        return self._scheduler.has_work or self._outbox.has_unfollowed
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens whose keys and values can be held."""
+        return self._pool.capacity_tokens
+
+    @property
+    def free_cache_tokens(self) -> int:
+        """How many of them no running request has reserved."""
+        return self._pool.free_tokens
+
+    @property
+    def stage_seconds(self) -> Mapping[str, float]:
+        """Seconds spent since the start in `encode`, `prefill`, `decode` and `sample`."""
+        return dict(self._runner.stage_seconds)
+
+    def _limits(self, max_step_tokens: int) -> Limits:
+        return Limits(
+            context_tokens=self.family.context_tokens,
+            step_tokens=max_step_tokens,
+            cache_tokens=self._pool.capacity_tokens,
+        )
+
+    def _accept(self, request: Request) -> LiveRequest:
+        self._check_open()
+        if request.request_id in self._scheduler:
+            raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
+        return self._intake.accept(request)
+
+    def _choose(self, step: Step, logits: Tensor) -> list[int]:
+        """The next token of every request of the step."""
+        with self._runner.timing(sample=1):
+            samplings = [request.sampling for request in step.requests]
+            return choose_tokens(logits, samplings, [len(request.output_ids) for request in step.requests])
+
+    def _tell(self, step: Step, tokens: Iterable[int]) -> list[Delta]:
+        """Give each request its token; those that have said their last free their pages."""
+        end_tokens = self.family.eos_token_ids
+        deltas = [request.hear(token, end_tokens) for request, token in zip(step.requests, tokens, strict=True)]
+        for delta in deltas:
+            if delta.answer is not None:
+                self._scheduler.remove(delta.request_id)
+        return deltas
+
+    def _follow(self, outside: Iterable[LiveRequest], *inside: str) -> Iterator[Delta]:
+        """Yield the deltas of some requests until each has said its last; those of others stay for their readers.
+
+        Args:
+            outside: requests that enter the line as it has room.
+            inside: ids of those that are in it already.
+        """
+        entering = deque(outside)
+        everyone = frozenset([*inside, *(request.request_id for request in entering)])
+        unfinished = set(everyone)
+        with self._outbox.following(everyone):
+            try:
+                while unfinished:
+                    while entering and not self._scheduler.line_is_full:
+                        self._scheduler.add(entering.popleft())
+                    self._outbox.put(*self.step())
+                    for delta in self._outbox.take(everyone):
+                        if delta.answer is not None:
+                            unfinished.discard(delta.request_id)
+                        yield delta
+            finally:
+                for request_id in unfinished:
+                    self.cancel(request_id)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineDeadError("the engine is closed; make a new one")
+
+    @contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        """Close the engine when its pass fails: some layers' keys are written and others' are not.
+
+        An interrupt from the keyboard closes it too, and goes on as it is.
+        """
+        self._check_open()
+        try:
+            with torch.inference_mode():
+                yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Exception) and not isinstance(error, EngineDeadError):
+                raise EngineDeadError(f"the forward pass failed with {type(error).__name__}") from error
+            raise

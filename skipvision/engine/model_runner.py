@@ -1,0 +1,91 @@
+"""One step through the model: pixels, packed row, decoder, logits.
+
+It decides nothing: who is read is the scheduler's, what each token does is the plan's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skipvision.engine.attention import DecodeRows, PromptRows, StepAttention
+from skipvision.engine.kv_cache import KvCache
+from skipvision.engine.packing import PackedStep, pack
+from skipvision.engine.scheduler import Step
+from skipvision.engine.visual import read_images
+from skipvision.families.family import Family
+
+
+class ModelRunner:
+    """The model, the cache it writes, and a clock."""
+
+    def __init__(self, family: Family, cache: KvCache) -> None:
+        self._family, self._cache = family, cache
+        self.stage_seconds = dict.fromkeys(("encode", "prefill", "decode", "sample"), 0.0)
+        """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
+
+    def run(self, step: Step) -> Tensor:
+        """Read the step's prompts and newest tokens: (requests, vocab) float32, in the order of `step.requests`.
+
+        Prompts' pixels are let go of.
+        """
+        visual = self._see(step)
+        packed = pack(step)
+        share = len(step.decodes) / len(packed.ids)
+        with self.timing(decode=share, prefill=1 - share):
+            return self._read(packed, visual)
+
+    def _see(self, step: Step) -> list[Tensor]:
+        """The visual tokens of the step's prompts, image by image."""
+        images = [image for request in step.prompts for image in request.images]
+        if not images:
+            return []
+        skips = [request.skip for request in step.prompts for _ in request.images]
+        with self.timing(encode=1):
+            visual = read_images(self._family, images, skips)
+        for request in step.prompts:
+            request.images = ()
+        return visual
+
+    def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
+        hidden = self._family.embed(self._to_device(packed.ids))
+        if visual:
+            tokens = torch.cat(visual).to(hidden.dtype)
+            hidden = hidden.index_copy(0, self._to_device(packed.visual_rows), tokens)
+        hidden = self._family.read(
+            hidden,
+            self._to_device(packed.positions),
+            ffn_rows=None if packed.ffn_rows is None else self._to_device(packed.ffn_rows),
+            attend=self._attention(packed),
+        )
+        return self._family.logits(hidden[self._to_device(packed.last_rows)])
+
+    def _attention(self, packed: PackedStep) -> StepAttention:
+        nothing = torch.empty(0, dtype=torch.int64, device=self._family.device)  # prompts are read in one piece
+        decodes = DecodeRows(self._to_device(packed.decode_slots), self._to_device(packed.decode_lengths))
+        return StepAttention(
+            cache=self._cache,
+            written_rows=self._to_device(packed.written_rows),
+            written_slots=self._to_device(packed.written_slots),
+            decodes=decodes if len(packed.decode_lengths) else None,
+            prompts=[PromptRows(start, stop, nothing) for start, stop in packed.prompt_rows],
+        )
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._family.device)
+
+    @contextmanager
+    def timing(self, **shares: float) -> Iterator[None]:
+        """Add the block's seconds to stages, by their shares."""
+        start = time.perf_counter()
+        yield
+        if self._family.device.type == "cuda":
+            torch.cuda.synchronize(self._family.device)  # or the time of launching kernels would be measured
+        seconds = time.perf_counter() - start
+        for stage, share in shares.items():
+            self.stage_seconds[stage] += share * seconds

@@ -1,0 +1,111 @@
+"""What a caller asks of the engine, and what it gets back: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+
+from skipvision.errors import InputError
+from skipvision.method.plan import SkipConfig, SkipPlan
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""`stop`: the model ended its answer or wrote a stop string; `length`: `max_tokens` were generated."""
+
+_SEEDS = 2**63
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} must be {allowed}; got {value!r}", code="sampling_invalid")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when an answer ends. The default is greedy.
+
+    Raises:
+        InputError: a value is out of range; code `sampling_invalid`.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    """0 takes the likeliest token; above, tokens are drawn."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together hold this share of the probability."""
+    top_k: int | None = None
+    """Draw from this many likeliest tokens. None: from all."""
+    seed: int = 0
+    """A draw depends on the seed and the token's place in the answer, on nothing else."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+    ignore_eos: bool = False
+    """Go on to `max_tokens`, whatever the model says; for measurements."""
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        in_range = _is_number(self.temperature) and 0 <= self.temperature < math.inf
+        _require(in_range, "temperature", self.temperature, "a number from 0 up")
+        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        in_range = self.top_k is None or (_is_int(self.top_k) and self.top_k >= 1)
+        _require(in_range, "top_k", self.top_k, "at least 1, or None for all tokens")
+        _require(
+            _is_int(self.seed) and 0 <= self.seed < _SEEDS, "seed", self.seed, "a whole number from 0 to 2**63 - 1"
+        )
+        texts = isinstance(self.stop, tuple) and all(isinstance(text, str) and text for text in self.stop)
+        _require(texts, "stop", self.stop, "a tuple of texts that are not empty")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One question about images, or about none."""
+
+    prompt: str
+    images: tuple[np.ndarray, ...] = ()
+    """Prepared pixels, (3, height, width) uint8 each, as `Engine.prepare` returns them; read, never changed."""
+    sampling: Sampling = Sampling()
+    skip: SkipConfig | None = None
+    """How much visual work to leave out of this request. None: what the engine was given."""
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A finished request."""
+
+    request_id: str
+    text: str
+    """Whole characters only; a stop string and what follows it is left out."""
+    finish_reason: FinishReason
+    output_ids: tuple[int, ...]
+    """Every generated token, the end token included."""
+    plan: SkipPlan
+    """The prompt's tokens by fate."""
+    first_token_seconds: float
+    """From `Engine.add` to the first token. The same as `seconds` if there was none."""
+    seconds: float
+    """From `Engine.add` to the end of the answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delta:
+    """What one step adds to one request. The texts of all its deltas, joined, are the answer's text."""
+
+    request_id: str
+    text: str
+    """New text; may be empty, while a character or what may be a stop string is incomplete."""
+    token_id: int | None
+    """The token just generated; None when the request was cancelled."""
+    answer: Answer | None = None
+    """Set on the last delta of a request."""

@@ -1,0 +1,125 @@
+"""What a checkpoint folder or hub id holds, read before any weight is: its config, and the SkipConfig it carries.
+
+A checkpoint fine-tuned with Skip-Vision is an ordinary transformers folder with two additions: the key
+`skip_vision` in `config.json`, and the summary module's weights in `skip_vision.safetensors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, LlavaConfig
+from transformers.utils import cached_file
+
+from skipvision.errors import ConfigError
+from skipvision.method.plan import SkipConfig
+from skipvision.method.summary import SummaryPooling
+
+SUMMARY_FILE = "skip_vision.safetensors"
+CONFIG_KEY = "skip_vision"
+SUPPORTED = ("llava (LLaVA-1.5: CLIP tower, LLaMA, Mistral or Qwen2 decoder)",)
+SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "zoo" / "scenes-llava"
+DECODERS = ("llama", "mistral", "qwen2")
+
+
+def resolve_model(model: str | Path | None) -> str:
+    """`zoo`, or nothing, is the small model that ships with the package; anything else is a folder or hub id."""
+    return str(SHIPPED_MODEL) if model in (None, "zoo") else str(model)
+
+
+def read_config(model: str | Path | None) -> LlavaConfig:
+    """Read and check a checkpoint's config; no weight is touched.
+
+    Raises:
+        ConfigError: there is no such model, or it is of a kind that no family speaks.
+    """
+    model = resolve_model(model)
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise ConfigError(f"{model} is no checkpoint: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    except (OSError, HFValidationError) as error:
+        raise ConfigError(
+            f"model {model!r} is neither a checkpoint folder nor a hub id that can be loaded from here"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"model {model!r} is of no supported kind; supported: {', '.join(SUPPORTED)}") from error
+    return check_supported(config, model)
+
+
+def check_supported(config: Any, model: str) -> LlavaConfig:
+    """Refuse, by name, what no family speaks."""
+    kinds = {"model": config.model_type}
+    if isinstance(config, LlavaConfig):
+        kinds |= {"tower": config.vision_config.model_type, "decoder": config.text_config.model_type}
+    known = isinstance(config, LlavaConfig) and kinds["tower"] == "clip_vision_model" and kinds["decoder"] in DECODERS
+    if not known:
+        found = ", ".join(f"{part} {kind}" for part, kind in kinds.items())
+        raise ConfigError(f"{model!r} has an unsupported architecture ({found}); supported: {', '.join(SUPPORTED)}")
+    if not isinstance(config.vision_feature_layer, int) or config.vision_feature_select_strategy != "default":
+        raise ConfigError(
+            f"{model!r} reads vision_feature_layer {config.vision_feature_layer} with strategy "
+            f"{config.vision_feature_select_strategy!r}; supported: one layer with strategy 'default'"
+        )
+    if getattr(config.text_config, "use_sliding_window", config.text_config.model_type == "mistral") and getattr(
+        config.text_config, "sliding_window", None
+    ):
+        raise ConfigError(f"{model!r} has sliding-window attention, which is not supported")
+    return config
+
+
+def visual_tokens(config: LlavaConfig) -> int:
+    """Visual tokens the encoder makes of one image."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
+def carried_skip(config: LlavaConfig) -> SkipConfig:
+    """The setting that a checkpoint was fine-tuned with; `SkipConfig()` if it carries none.
+
+    Raises:
+        ConfigError: the checkpoint carries something that is no SkipConfig.
+    """
+    carried = getattr(config, CONFIG_KEY, None)
+    if carried is None:
+        return SkipConfig()
+    try:
+        return SkipConfig(**carried)
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"the checkpoint's config.json has no valid {CONFIG_KEY!r}: {carried!r}") from error
+
+
+def choose_skip(wish: str | SkipConfig, config: LlavaConfig) -> SkipConfig:
+    """Turn what the user said into a SkipConfig: `auto` is what the checkpoint carries."""
+    if isinstance(wish, SkipConfig):
+        return wish
+    return carried_skip(config) if wish.strip() == "auto" else SkipConfig.parse(wish)
+
+
+def scaled_paper_setting(tokens: int) -> SkipConfig:
+    """The paper's 100/156 of 576, scaled to an encoder of `tokens` visual tokens and rounded down."""
+    retain, skipped = math.floor(tokens * 100 / 576), math.floor(tokens * 156 / 576)
+    return SkipConfig(retain=retain, merge_skipped_to=skipped, summarise=True, forget_skipped=True)
+
+
+def load_summary(model: str | Path, hidden: int) -> SummaryPooling | None:
+    """The checkpoint's summary module, float32 on the CPU; None if it has none."""
+    found = cached_file(str(model), SUMMARY_FILE, _raise_exceptions_for_missing_entries=False)
+    if found is None:
+        return None
+    summary = SummaryPooling(hidden)
+    summary.load_state_dict(load_file(found))
+    return summary.eval()
+
+
+def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling) -> None:
+    """Make a saved transformers folder carry `config` and the summary module."""
+    path = folder / "config.json"
+    carried = json.loads(path.read_text()) | {CONFIG_KEY: dataclasses.asdict(config)}
+    path.write_text(json.dumps(carried, indent=2, sort_keys=True) + "\n")
+    save_file({name: p.detach().contiguous() for name, p in summary.state_dict().items()}, folder / SUMMARY_FILE)

@@ -1,0 +1,169 @@
+"""LLaVA-1.5: a CLIP tower, a two-layer projector, a LLaMA-shaped decoder.
+
+The stock forward is the reference in the tests; here the same stock submodules run over packed rows. No model file
+is copied: attention is a function of ours in transformers' attention table, which hands the rows to the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+
+from skipvision.errors import ConfigError
+from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
+from skipvision.families.clip import layers_to_read, run_tower
+from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
+from skipvision.families.prompt import PromptTokenizer
+from skipvision.method.flops import DecoderShape
+
+ATTENTION = "skipvision_packed"
+"""Our name in transformers' attention table. It is not in the mask table, so that no mask is built."""
+
+
+class LlavaPreparer:
+    """Resizes as the checkpoint's processor does, and leaves rescaling and normalising to the device."""
+
+    def __init__(self, image_processor: Any, tokens: int) -> None:
+        self._image_processor = image_processor
+        self._tokens = tokens
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        """See `ImagePreparer.prepare`."""
+        done = self._image_processor(
+            [rgb], do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
+        )
+        pixels: np.ndarray = np.asarray(done["pixel_values"][0])
+        return pixels.clip(0, 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
+
+    def visual_tokens(self, pixels: np.ndarray) -> int:
+        """See `ImagePreparer.visual_tokens`."""
+        return self._tokens
+
+
+class LlavaFamily:
+    """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean."""
+
+    name = "llava"
+
+    def __init__(self, model: str | Path, config: LlavaConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+        processor = load_processor(model)
+        self.device, self.dtype = device, dtype
+        self.shape = DecoderShape.from_config(config.text_config.to_dict())
+        self.preparer: ImagePreparer = LlavaPreparer(processor.image_processor, visual_tokens(config))
+        self.context_tokens = int(config.text_config.max_position_embeddings)
+        self.carried_skip = carried_skip(config)
+        self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
+        self.model = load_weights(model, config, dtype).to(device).eval()
+        self.eos_token_ids = _eos_token_ids(self.model, processor.tokenizer)
+        summary = load_summary(model, self.shape.hidden)
+        self.summary = summary.to(device, dtype) if summary is not None else None
+        self._layers = layers_to_read(config.vision_feature_layer, config.vision_config.num_hidden_layers)
+        self._scale, self._shift = _normalisation(processor.image_processor, device)
+        AttentionInterface.register(ATTENTION, _packed_attention)
+        self.model.model.language_model.set_attn_implementation(ATTENTION)
+
+    def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
+        """See `Family.tokenize`."""
+        return self._prompts.tokenize(prompt, num_images=num_images)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """See `Family.detokenize`."""
+        return self._prompts.detokenize(ids)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> EncodedImages:
+        """See `Family.encode`."""
+        normal = (pixels.float() * self._scale + self._shift).to(self.dtype)
+        hidden, saliency = run_tower(self.model.model.vision_tower, normal, layers=self._layers)
+        return EncodedImages(self.model.model.multi_modal_projector(hidden), saliency)
+
+    @torch.inference_mode()
+    def embed(self, ids: Tensor) -> Tensor:
+        """See `Family.embed`."""
+        return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def read(self, hidden: Tensor, positions: Tensor, *, ffn_rows: Tensor | None, attend: Attend) -> Tensor:
+        """See `Family.read`."""
+        decoder: Any = self.model.model.language_model
+        hidden = hidden[None]
+        rotary = decoder.rotary_emb(hidden, position_ids=positions[None])
+        for layer in decoder.layers:
+            normed = layer.input_layernorm(hidden)
+            mixed, _ = layer.self_attn(
+                hidden_states=normed, position_embeddings=rotary, attention_mask=None, attend=attend
+            )
+            hidden = hidden + mixed
+            if ffn_rows is None:
+                hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            else:
+                rows = layer.post_attention_layernorm(hidden.index_select(1, ffn_rows))
+                hidden = hidden.index_add(1, ffn_rows, layer.mlp(rows))
+        return decoder.norm(hidden)[0]  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Family.logits`."""
+        scores: Tensor = self.model.lm_head(hidden)
+        return scores.float()
+
+
+def load_processor(model: str | Path) -> Any:
+    """The checkpoint's processor: image processor, tokenizer, chat template.
+
+    Raises:
+        ConfigError: the checkpoint has none.
+    """
+    try:
+        return AutoProcessor.from_pretrained(str(model), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{str(model)!r} has no usable processor (image processor and tokenizer files)") from error
+
+
+def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """The checkpoint's weights, from safetensors only: other formats can run code when read.
+
+    Raises:
+        ConfigError: there are no safetensors weights.
+    """
+    try:
+        return LlavaForConditionalGeneration.from_pretrained(
+            str(model), config=config, dtype=dtype, use_safetensors=True
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{str(model)!r} has no safetensors weights; convert it with save_pretrained (pickled weights are refused)"
+        ) from error
+
+
+def _packed_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, attend: Attend,
+    **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """transformers' attention interface -> the engine's: (1, heads, rows, head_dim) <-> (rows, heads, head_dim)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attend(module.layer_idx, q, k, v, scaling)[None], None
+
+
+def _eos_token_ids(model: LlavaForConditionalGeneration, tokenizer: Any) -> frozenset[int]:
+    """Ends that the checkpoint's generation config, text config or tokenizer name."""
+    for named in (model.generation_config.eos_token_id, model.config.text_config.eos_token_id, tokenizer.eos_token_id):
+        if named is not None:
+            return frozenset([named] if isinstance(named, int) else named)
+    raise ConfigError("the checkpoint names no EOS token, so no answer would ever end")
+
+
+def _normalisation(image_processor: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(scale, shift), each (3, 1, 1): uint8 pixels * scale + shift is what the tower expects."""
+    factor = float(image_processor.rescale_factor) if image_processor.do_rescale else 1.0
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if image_processor.do_normalize:
+        mean, std = image_processor.image_mean, image_processor.image_std
+    scale, shift = [factor / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    return tuple(torch.tensor(x, device=device).view(3, 1, 1) for x in (scale, shift))  # type: ignore[return-value]

@@ -1,0 +1,142 @@
+"""The fetcher itself: one bounded, judged request after another until there are bytes or a reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import weakref
+from collections.abc import Iterable
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
+
+from skipvision.errors import FetchError
+from skipvision.fetch.addresses import AddressRules, refused
+from skipvision.fetch.data_urls import decode_data_url
+from skipvision.fetch.failures import PassingError, check_answer, translating_failures
+from skipvision.fetch.policy import FetchPolicy
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HEADERS = {"Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity", "User-Agent": "skipvision"}
+
+
+class AsyncFetcher:
+    """Fetches in the event loop of its caller. Close it in the same loop."""
+
+    def __init__(self, policy: FetchPolicy | None = None) -> None:
+        self.policy = policy or FetchPolicy()
+        self._rules = self.policy.rules
+        self._session: aiohttp.ClientSession | None = None
+        self._parallel = asyncio.Semaphore(self.policy.max_parallel)
+        # Weak, so that a job over a million hosts does not keep a million of them.
+        self._hosts: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+
+    async def fetch(self, url: str) -> bytes:
+        """As `Fetcher.fetch`."""
+        if url[:5].lower() == "data:" and "data" in self.policy.schemes:
+            return decode_data_url(url, max_bytes=self.policy.max_bytes)
+        target = self._rules.parse(url)
+        host = self._hosts.setdefault(str(target.raw_host).lower(), asyncio.Semaphore(self.policy.max_per_host))
+        # The host's turn comes first: those who wait for a slow host must not hold a place that others could use.
+        async with host, self._parallel:
+            try:
+                async with asyncio.timeout(self.policy.total_seconds) as clock:
+                    return await self._persist(target, deadline=clock.when() or 0.0)
+            except TimeoutError as error:
+                raise FetchError("the server did not answer in time", code="fetch_timeout") from error
+
+    async def fetch_many(self, urls: Iterable[str]) -> list[bytes | FetchError]:
+        """As `Fetcher.fetch_many`."""
+        in_order = list(urls)
+        once = list(dict.fromkeys(in_order))
+        outcomes = dict(zip(once, await asyncio.gather(*map(self._outcome, once)), strict=True))
+        return [outcomes[url] for url in in_order]
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _outcome(self, url: str) -> bytes | FetchError:
+        try:
+            return await self.fetch(url)
+        except FetchError as error:
+            return error
+
+    async def _persist(self, target: URL, *, deadline: float) -> bytes:
+        """Try until it works, has failed for good, or another pause would end after `deadline`."""
+        attempt = 1
+        while True:
+            try:
+                return await self._follow(target)
+            except PassingError as failure:
+                pause = self._pause(attempt) if failure.retry_after is None else failure.retry_after
+                if attempt == self.policy.max_attempts or asyncio.get_running_loop().time() + pause >= deadline:
+                    raise failure.error from failure
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    def _pause(self, attempt: int) -> float:
+        """Seconds, scattered so that the many who failed together do not come back together."""
+        return self.policy.pause_seconds * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)
+
+    async def _follow(self, target: URL) -> bytes:
+        for _ in range(self.policy.max_redirects + 1):
+            with translating_failures():
+                async with self._open_session().get(target, allow_redirects=False) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or location is None:
+                        return await self._read(response)
+            target = self._rules.follow(target, location)
+        raise FetchError(f"the URL redirects more than {self.policy.max_redirects} times", code="fetch_redirects")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        check_answer(response)
+        body = bytearray()
+        if (response.content_length or 0) <= self.policy.max_bytes:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > self.policy.max_bytes:
+                    break
+            else:
+                return bytes(body)
+        raise FetchError(f"the answer is larger than {self.policy.max_bytes} bytes", code="fetch_too_large")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=_JudgingResolver(self._rules),
+                    limit=0,
+                    limit_per_host=self.policy.max_per_host,  # for hosts that are reached by redirects
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.policy.connect_seconds),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=_HEADERS,
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+class _JudgingResolver(aiohttp.ThreadedResolver):
+    """Resolves a name to addresses that may all be connected to, or refuses it.
+
+    The connector connects to exactly what comes from here. One closed address among open ones closes the name: that
+    mixture is how rebinding looks.
+    """
+
+    def __init__(self, rules: AddressRules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        answers = await super().resolve(host, port, family)
+        if not all(self._rules.admits(answer["host"], port) for answer in answers):
+            raise refused()
+        return answers

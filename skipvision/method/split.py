@@ -1,0 +1,78 @@
+"""Split the visual tokens of images, once, before the language model: retained, skipped, summaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skipvision.errors import ConfigError
+from skipvision.method.merge import group_redundant_tokens
+from skipvision.method.plan import SkipConfig, plan_image
+from skipvision.method.select import most_salient
+from skipvision.method.summary import SummaryPooling
+
+
+@dataclass(frozen=True, slots=True)
+class VisualSplit:
+    """The visual tokens of a batch of images of one size, by what becomes of them."""
+
+    retained: Tensor
+    """(batch, retained, dim), raster order."""
+
+    skipped: Tensor
+    """(batch, skipped, dim), merged if the config says so; no tokens when nothing is skipped."""
+
+    summaries: tuple[Tensor, Tensor] | None
+    """Of the retained and of the skipped tokens, each (batch, dim)."""
+
+    retained_index: Tensor
+    """(batch, retained) int64: which visual tokens were retained, ascending."""
+
+    def sequence(self) -> Tensor:
+        """The tokens in the order the decoder reads them: (batch, lm_tokens, dim)."""
+        if self.summaries is None:
+            return torch.cat([self.retained, self.skipped], dim=1)
+        of_retained, of_skipped = (summary[:, None] for summary in self.summaries)
+        return torch.cat([self.retained, of_retained, self.skipped, of_skipped], dim=1)
+
+
+def split_visual_tokens(
+    features: Tensor, scores: Tensor, config: SkipConfig, summary: SummaryPooling | None
+) -> VisualSplit:
+    """Split the visual tokens of images as `config` wishes.
+
+    Args:
+        features: (batch, tokens, dim), after the projector.
+        scores: (batch, tokens); the highest are retained.
+        config: the wish.
+        summary: the checkpoint's pooling; needed when `config.summarise`.
+
+    Raises:
+        ConfigError: an image has too few tokens, or `summary` is missing.
+
+    Gradients flow through values, never through the choice of tokens.
+    """
+    batch, tokens, dim = features.shape
+    plan = plan_image(config, tokens)
+    if plan.skipped == 0 and plan.retained == tokens:
+        everything = torch.arange(tokens, device=features.device).expand(batch, -1)
+        return VisualSplit(features, features[:, :0], None, everything)
+
+    index = most_salient(scores, plan.retained)
+    left = torch.ones_like(scores, dtype=torch.bool).scatter(1, index, False)
+    # Each row has the same number of ones, so a stable sort finds them without a host-side count.
+    others = left.int().argsort(dim=1, descending=True, stable=True)[:, : tokens - plan.retained]
+    retained = features.gather(1, index[..., None].expand(-1, -1, dim))
+    skipped = features.gather(1, others[..., None].expand(-1, -1, dim))
+    if plan.skipped < skipped.shape[1]:
+        skipped = group_redundant_tokens(skipped, num_groups=plan.skipped).mean(skipped)
+    if not plan.summaries:
+        return VisualSplit(retained, skipped, None, index)
+    if summary is None:
+        raise ConfigError(
+            f"the setting {config.describe()} needs summary tokens and this checkpoint has no summary module; "
+            f"use {config.retain}/{plan.skipped}:plain, or a checkpoint fine-tuned with Skip-Vision"
+        )
+    return VisualSplit(retained, skipped, (summary(retained), summary(skipped)), index)

@@ -1,0 +1,184 @@
+"""Stages 1 and 2 of the shipped model: it learns to caption and answer, first with all tokens, then with Skip-Vision.
+
+One picture teaches several things at once: its caption and some questions follow the same image block, each hidden
+from the others by the attention mask and each starting at the same position, exactly as it is asked alone later.
+The tower is frozen, as LLaVA's is; the projector, the decoder and the summary pooling learn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from skipvision.families.clip import layers_to_read, run_tower
+from skipvision.method.plan import SkipConfig, SkipPlan, plan_prompt
+from skipvision.method.skip_ffn import FfnRows, skipping_ffn
+from skipvision.method.split import split_visual_tokens
+from skipvision.method.summary import SummaryPooling
+from skipvision.scenes import CAPTION_PROMPTS, scene
+from skipvision.zoo.schedule import Schedule
+from skipvision.zoo.shape import VISUAL_TOKENS
+from skipvision.zoo.tower import draw_stretch, normalise, photograph
+
+QUESTIONS = 3
+"""Questions asked beside the caption of each picture."""
+BEFORE, AFTER = "<s>USER: <image>", "\n"
+"""What the chat template writes around an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question with its answer, as token ids."""
+
+    ids: tuple[int, ...]
+    answer_start: int
+    """The first of `ids` that the model has to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One picture and its turns."""
+
+    pixels: np.ndarray
+    """(side, side, 3) uint8"""
+    turns: tuple[Turn, ...]
+
+
+def lessons(tokenizer: PreTrainedTokenizerFast, *, first_seed: int, seed: int) -> Iterator[Lesson]:
+    """Endless lessons on fresh scenes, whose seeds count up from `first_seed`."""
+    rng = random.Random(seed)
+    at = first_seed
+    while True:
+        drawn = scene(at)
+        asked = [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, QUESTIONS)]
+        turns = tuple(_turn(tokenizer, question, answer) for question, answer in asked)
+        yield Lesson(photograph(drawn, rng, stretch=draw_stretch(rng)), turns)
+        at += 1
+
+
+class Reader:
+    """The model as it is taught: the loss of a batch of lessons under one `SkipConfig`."""
+
+    def __init__(
+        self, model: LlavaForConditionalGeneration, summary: SummaryPooling, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        self.model, self.summary = model, summary
+        self.core: Any = model.model
+        self.layers = layers_to_read(model.config.vision_feature_layer, len(self.core.vision_tower.encoder.layers))
+        self.before = _ids(tokenizer, BEFORE)[:-1]  # the image's placeholder is replaced by its tokens
+        self.after = _ids(tokenizer, AFTER)
+
+    def learnable(self) -> list[torch.nn.Parameter]:
+        """Everything but the tower."""
+        parts = (self.core.multi_modal_projector, self.core.language_model, self.summary)
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def loss(self, batch: list[Lesson], config: SkipConfig) -> Tensor:
+        """Mean cross-entropy over the tokens of the answers."""
+        plan = plan_prompt(config, text_tokens=len(self.before) + len(self.after), visual_tokens=[VISUAL_TOKENS])
+        prefix = self._prefix(torch.from_numpy(np.stack([lesson.pixels for lesson in batch])), config)
+        turns = _Turns(batch, start=plan.prompt_tokens)
+        embeds = torch.cat([prefix, self.core.get_input_embeddings()(turns.ids)], dim=1)
+        with skipping_ffn(self.core.language_model.layers, FfnRows(self._ffn_rows(plan, embeds))):
+            hidden = self.core.language_model(
+                inputs_embeds=embeds,
+                attention_mask=turns.mask(),
+                position_ids=turns.positions(),
+                use_cache=False,
+            ).last_hidden_state
+        said = hidden[:, plan.prompt_tokens :][turns.speaks]
+        return cross_entropy(self.model.lm_head(said), turns.wanted)
+
+    def _prefix(self, pixels: Tensor, config: SkipConfig) -> Tensor:
+        with torch.no_grad():
+            seen, saliency = run_tower(self.core.vision_tower, normalise(pixels), layers=self.layers)
+        features = self.core.multi_modal_projector(seen)
+        image = split_visual_tokens(features, saliency, config, self.summary).sequence()
+        table = self.core.get_input_embeddings()
+        before, after = (table(torch.tensor(ids)).expand(len(image), -1, -1) for ids in (self.before, self.after))
+        return torch.cat([before, image, after], dim=1)
+
+    def _ffn_rows(self, plan: SkipPlan, embeds: Tensor) -> Tensor | None:
+        spans = plan.skipped_spans([len(self.before)])
+        if not spans:
+            return None
+        keep = torch.ones(embeds.shape[:2], dtype=torch.bool)
+        for start, stop in spans:
+            keep[:, start:stop] = False
+        return keep.flatten().nonzero().squeeze(1)
+
+
+class _Turns:
+    """The turns of a batch laid side by side behind a common prefix of `start` positions."""
+
+    def __init__(self, batch: list[Lesson], *, start: int) -> None:
+        self.start = start
+        width = max(sum(len(turn.ids) for turn in lesson.turns) for lesson in batch)
+        self.ids = torch.zeros(len(batch), width, dtype=torch.long)
+        self.turn = torch.full((len(batch), width), -1)
+        self.place = torch.zeros(len(batch), width, dtype=torch.long)
+        self.speaks = torch.zeros(len(batch), width, dtype=torch.bool)
+        wanted: list[int] = []
+        for row, lesson in enumerate(batch):
+            at = 0
+            for number, turn in enumerate(lesson.turns):
+                end = at + len(turn.ids)
+                self.ids[row, at:end] = torch.tensor(turn.ids)
+                self.turn[row, at:end] = number
+                self.place[row, at:end] = torch.arange(len(turn.ids))
+                self.speaks[row, at + turn.answer_start - 1 : end - 1] = True
+                wanted += turn.ids[turn.answer_start :]
+                at = end
+        self.wanted = torch.tensor(wanted)
+
+    def positions(self) -> Tensor:
+        """(batch, start + width): every turn goes on from the prefix."""
+        prefix = torch.arange(self.start).expand(len(self.ids), -1)
+        return torch.cat([prefix, self.start + self.place], dim=1)
+
+    def mask(self) -> Tensor:
+        """(batch, 1, tokens, tokens) bool: causal, and turns see the prefix and themselves only."""
+        turn = torch.cat([torch.full((len(self.ids), self.start), -2), self.turn], dim=1)
+        visible = (turn[:, None, :] == turn[:, :, None]) | (turn[:, None, :] == -2)
+        causal = torch.ones(visible.shape[-2:], dtype=torch.bool).tril()
+        return (visible & causal)[:, None]
+
+
+def teach(
+    reader: Reader, source: Iterator[Lesson], *, name: str, steps: int, batch: int, peak: float,
+    skip: SkipConfig, skip_share: float, seed: int,
+) -> None:  # fmt: skip
+    """Run one stage in place.
+
+    Args:
+        skip: the setting of the batches that skip.
+        skip_share: share of batches that skip; the others see all tokens, so that the model answers both ways.
+    """
+    reader.model.train()
+    rng = random.Random(seed)
+    schedule = Schedule(reader.learnable(), peak=peak, steps=steps, name=name)
+    latest = {"all": float("nan"), "skip": float("nan")}
+    for step in range(steps):
+        config = skip if rng.random() < skip_share else SkipConfig()
+        loss = reader.loss([next(source) for _ in range(batch)], config)
+        schedule.learn(loss)
+        latest["all" if config.is_off else "skip"] = loss.item()
+        if step % 50 == 0:
+            schedule.say(loss_all=latest["all"], loss_skip=latest["skip"])
+
+
+def _turn(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> Turn:
+    asked = _ids(tokenizer, f"{question} ASSISTANT:")
+    return Turn((*asked, *_ids(tokenizer, f"{answer}</s>")), len(asked))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,127 @@
+"""The shape of the model that ships: a LLaVA of a few million parameters with its own tokenizer and processor.
+
+It is an ordinary `LlavaForConditionalGeneration` folder: a CLIP tower with a CLS row, a two-layer projector and a
+LLaMA decoder. 128 px in patches of 8 give 256 visual tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from skipvision.scenes import CAPTION_PROMPTS, scene
+
+IMAGE_SIDE = 128
+PATCH_SIDE = 8
+VISUAL_TOKENS = (IMAGE_SIDE // PATCH_SIDE) ** 2
+VOCABULARY = 512
+IMAGE_MEAN = (0.8, 0.8, 0.8)
+IMAGE_STD = (0.3, 0.3, 0.3)
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
+CHAT_TEMPLATE = (
+    "<s>{% for message in messages %}{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% else %} ASSISTANT:{% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+def tower_config() -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=IMAGE_SIDE,
+        patch_size=PATCH_SIDE,
+    )
+
+
+def model_config() -> LlavaConfig:
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=32,
+        max_position_embeddings=1024,
+        pad_token_id=SPECIAL_TOKENS.index("<pad>"),
+        bos_token_id=SPECIAL_TOKENS.index("<s>"),
+        eos_token_id=SPECIAL_TOKENS.index("</s>"),
+        tie_word_embeddings=True,
+    )
+    return LlavaConfig(
+        vision_config=tower_config(),
+        text_config=text,
+        image_token_index=SPECIAL_TOKENS.index("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer over the words of scenes; letters of rendered texts stay single tokens."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(_sentences(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+        model_max_length=1024,
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """The processor that ships beside the weights: pads to a square, as LLaVA does."""
+    images = LlavaImageProcessorPil(
+        do_pad=True,
+        do_center_crop=False,
+        size={"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+        image_mean=list(IMAGE_MEAN),
+        image_std=list(IMAGE_STD),
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH_SIDE,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _sentences() -> Iterator[str]:
+    """Prompts and answers in the words of the scenes; rendered letters are left out, so that none are merged."""
+    rng = random.Random(0)
+    for seed in range(3000):
+        drawn = scene(seed)
+        for question, answer in [*drawn.questions(rng, 3), (rng.choice(CAPTION_PROMPTS), drawn.caption())]:
+            letters = drawn.text.letters if drawn.text else ""
+            yield f"USER: \n{question} ASSISTANT:"
+            yield answer.replace(letters, "") if letters else answer

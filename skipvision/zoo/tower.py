@@ -1,0 +1,178 @@
+"""Stage 0 of the shipped model: the vision tower learns to see, as CLIP's did before LLaVA took it.
+
+Scenes are rendered, so the truth of every patch is known: the tower is trained to name, for each patch, the shape,
+colour, size, letter and centre of what covers it, and from its CLS token which things are in the picture at all.
+The second task gives the CLS token an attention row that looks at objects, which Skip-Vision selects tokens by.
+The heads are thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageFont
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+from transformers import CLIPVisionModel
+
+from skipvision.scenes import BACKGROUNDS, COLOURS, LETTERS, SHAPES, SIZES, TEXT_HEIGHT, Scene, scene
+from skipvision.zoo.schedule import Schedule
+from skipvision.zoo.shape import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, PATCH_SIDE
+
+GRID = IMAGE_SIDE // PATCH_SIDE
+COLOUR_NAMES = tuple(COLOURS)
+SIZE_NAMES = tuple(SIZES)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchTruth:
+    """What covers each patch; 0 means nothing in the integer maps."""
+
+    shape: np.ndarray
+    """(GRID, GRID) int64: 0 nothing, 1 to 6 a shape, 7 text."""
+    colour: np.ndarray
+    size: np.ndarray
+    letter: np.ndarray
+    offset: np.ndarray
+    """(GRID, GRID, 2) float32: from the patch to the centre of its object, in shares of the side."""
+    present: np.ndarray
+    """(kinds,) float32: which (colour, shape) pairs and letters are in the picture."""
+
+
+def patch_truth(drawn: Scene, *, stretch: float = 1.0) -> PatchTruth:
+    """Derive the truth of every patch from the scene's geometry, after `photograph` with the same `stretch`."""
+    shape, colour, size, letter = (np.zeros((GRID, GRID), np.int64) for _ in range(4))
+    offset = np.zeros((GRID, GRID, 2), np.float32)
+    present = np.zeros(len(SHAPES) * len(COLOUR_NAMES) + len(LETTERS), np.float32)
+    # Patch centres in the scene's own coordinates, in which it spans 0 to 1.
+    centres = ((np.arange(GRID) + 0.5) / GRID - 0.5) * stretch + 0.5
+    for thing in drawn.shapes:
+        dx, dy = thing.x - centres[None, :], thing.y - centres[:, None]
+        inside = (np.abs(dx) <= thing.half_width) & (np.abs(dy) <= thing.half_width)
+        shape[inside] = 1 + SHAPES.index(thing.shape)
+        colour[inside] = 1 + COLOUR_NAMES.index(thing.colour)
+        size[inside] = 1 + SIZE_NAMES.index(thing.size)
+        offset[inside] = np.stack(np.broadcast_arrays(dx, dy), axis=-1)[inside]
+        present[SHAPES.index(thing.shape) * len(COLOUR_NAMES) + COLOUR_NAMES.index(thing.colour)] = 1
+    if drawn.text:
+        for character, left, right in _letter_spans(drawn):
+            across = (centres >= left) & (centres < right)
+            down = np.abs(centres - drawn.text.y) <= TEXT_HEIGHT * 0.4
+            inside = down[:, None] & across[None, :]
+            shape[inside] = 1 + len(SHAPES)
+            letter[inside] = 1 + LETTERS.index(character)
+            offset[inside, 0] = (np.broadcast_to((left + right) / 2 - centres[None, :], inside.shape))[inside]
+            present[len(SHAPES) * len(COLOUR_NAMES) + LETTERS.index(character)] = 1
+    return PatchTruth(shape, colour, size, letter, offset, present)
+
+
+def photograph(drawn: Scene, rng: random.Random, *, stretch: float = 1.0) -> np.ndarray:
+    """Render for training, as pictures arrive in life: other sizes, wider than high, padded, JPEG, noise, light.
+
+    Args:
+        drawn: the scene.
+        rng: decides everything else.
+        stretch: at least 1. Above, the picture is that much wider (or higher) than the scene, in its background's
+            colour, and padded to a square as the processor pads.
+
+    Returns:
+        (IMAGE_SIDE, IMAGE_SIDE, 3) uint8.
+    """
+    picture = drawn.render(rng.choice((IMAGE_SIDE, 160, 192, 256)))
+    if stretch > 1:
+        picture = _widen(picture, stretch, BACKGROUNDS[drawn.background], upright=rng.random() < 0.5)
+    if rng.random() < 0.3:
+        memory = io.BytesIO()
+        picture.save(memory, "JPEG", quality=rng.randint(40, 95))
+        picture = Image.open(memory)
+    picture = picture.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture, np.float32)
+    if rng.random() < 0.5:
+        pixels = pixels * rng.uniform(0.9, 1.05) + rng.uniform(-8, 8)
+    if rng.random() < 0.3:
+        noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(pixels.shape, np.float32)
+        pixels = pixels + noise * rng.uniform(1, 6)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def draw_stretch(rng: random.Random) -> float:
+    """One picture in four is not square."""
+    return rng.uniform(1.05, 1.4) if rng.random() < 0.25 else 1.0
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(n, height, width, 3) uint8 -> (n, 3, height, width) float32 as the tower expects it."""
+    mean, std = pixels.new_tensor(IMAGE_MEAN, dtype=torch.float32), pixels.new_tensor(IMAGE_STD, dtype=torch.float32)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+class SightLessons(nn.Module):
+    """The tower with the heads that teach it. `forward` gives the loss of one batch and two accuracies."""
+
+    def __init__(self, tower: CLIPVisionModel) -> None:
+        super().__init__()
+        self.tower = tower
+        width = tower.config.hidden_size
+        self.sections = (len(SHAPES) + 2, len(COLOUR_NAMES) + 1, len(SIZE_NAMES) + 1, len(LETTERS) + 1, 2)
+        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(self.sections)))
+        self.presence_head = nn.Linear(width, len(SHAPES) * len(COLOUR_NAMES) + len(LETTERS))
+
+    def forward(self, pixels: Tensor, truths: list[PatchTruth]) -> tuple[Tensor, float, float]:
+        seen = self.tower(normalise(pixels), output_hidden_states=True)
+        patches = self.patch_head(seen.hidden_states[-1][:, 1:]).flatten(0, 1)
+        *kinds, offset = patches.split(self.sections, dim=-1)
+        loss = patches.new_zeros(())
+        for logits, name in zip(kinds, ("shape", "colour", "size", "letter"), strict=True):
+            wanted = torch.from_numpy(np.stack([getattr(truth, name) for truth in truths])).flatten()
+            weight = logits.new_ones(logits.shape[-1])
+            weight[0] = 0.15  # most patches are empty
+            loss = loss + cross_entropy(logits, wanted, weight=weight)
+        shape = torch.from_numpy(np.stack([truth.shape for truth in truths])).flatten()
+        covered = shape > 0
+        away = torch.from_numpy(np.stack([truth.offset for truth in truths])).flatten(0, 2)
+        loss = loss + 20 * smooth_l1_loss(offset[covered], away[covered], beta=0.02)
+        present = torch.from_numpy(np.stack([truth.present for truth in truths]))
+        loss = loss + 10 * binary_cross_entropy_with_logits(self.presence_head(seen.pooler_output), present)
+        right = (kinds[0].argmax(-1) == shape)[covered].float().mean().item()
+        letter = torch.from_numpy(np.stack([truth.letter for truth in truths])).flatten()
+        spelled = (kinds[3].argmax(-1) == letter)[letter > 0].float().mean().item()
+        return loss, right, spelled
+
+
+def _widen(picture: Image.Image, stretch: float, background: tuple[int, int, int], *, upright: bool) -> Image.Image:
+    """Extend a square picture along one axis, then pad the other as the processor does."""
+    side, longer = picture.width, round(picture.width * stretch)
+    bars = tuple(int(mean * 255) for mean in IMAGE_MEAN)
+    square = Image.new("RGB", (longer, longer), bars)
+    start = (longer - side) // 2
+    strip = (side, longer) if upright else (longer, side)
+    square.paste(Image.new("RGB", strip, background), (start, 0) if upright else (0, start))
+    square.paste(picture, (start, start))
+    return square
+
+
+def _letter_spans(drawn: Scene) -> list[tuple[str, float, float]]:
+    assert drawn.text is not None
+    font = ImageFont.load_default(size=TEXT_HEIGHT * 1000)
+    widths = [font.getlength(character) / 1000 for character in drawn.text.letters]
+    edges = np.cumsum([0.0, *widths]) + drawn.text.x - sum(widths) / 2
+    return list(zip(drawn.text.letters, edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+def train_tower(lessons: SightLessons, *, steps: int, batch: int, peak: float, first_seed: int, seed: int) -> None:
+    """Teach the tower in place on freshly rendered scenes, whose seeds count up from `first_seed`."""
+    lessons.train()
+    schedule = Schedule(list(lessons.parameters()), peak=peak, steps=steps, name="tower")
+    rng = random.Random(seed)
+    for step in range(steps):
+        seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
+        scenes = [(scene(at, shapes=(1, 2, 3, 4), text_share=0.6), draw_stretch(rng)) for at in seeds]
+        pixels = torch.from_numpy(np.stack([photograph(drawn, rng, stretch=by) for drawn, by in scenes]))
+        loss, right, spelled = lessons(pixels, [patch_truth(drawn, stretch=by) for drawn, by in scenes])
+        schedule.learn(loss)
+        if step % 50 == 0:
+            schedule.say(loss=loss.item(), shape_right=right, letter_right=spelled)

@@ -1,0 +1,26 @@
+"""What many tests need: a tiny checkpoint, and one local Ray for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_llava import build_tiny_llava
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaVA checkpoint of 16 visual tokens per image; never written to."""
+    return build_tiny_llava(tmp_path_factory.mktemp("model") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, started once: a job finds it and leaves it running."""
+    import ray
+
+    ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
+    yield
+    ray.shutdown()

@@ -1,0 +1,89 @@
+"""Every form of the engine's attention against one plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from skipvision.engine.attention import DecodeRows, PromptRows, StepAttention
+from skipvision.engine.kv_cache import KvCache, PagePool, PageTable
+from skipvision.method.flops import DecoderShape
+
+SCALING = 0.3
+
+
+def plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The last rows of one sequence attend causally: q (rows, heads, dim), k and v (tokens, kv_heads, dim)."""
+    past, group = len(k) - len(q), q.shape[1] // k.shape[1]
+    out = torch.empty_like(q)
+    for row in range(len(q)):
+        for head in range(q.shape[1]):
+            seen = slice(0, past + row + 1)
+            scores = [math.exp(float(q[row, head] @ key) * SCALING) for key in k[seen, head // group]]
+            out[row, head] = torch.tensor(scores) / sum(scores) @ v[seen, head // group]
+    return out
+
+
+class Bench:
+    """A cache, and sequences of random tokens of which some are cached."""
+
+    def __init__(self, *, heads: int, kv_heads: int) -> None:
+        self.shape = DecoderShape(hidden=1, ffn_hidden=1, layers=2, heads=heads, kv_heads=kv_heads, head_dim=8, vocab=1)
+        self.pool = PagePool(20)
+        self.cache = KvCache(self.shape, num_pages=20, device=torch.device("cpu"), dtype=torch.float32)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def tokens(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        heads = (self.shape.heads, self.shape.kv_heads, self.shape.kv_heads)
+        return tuple(torch.randn(count, n, 8, generator=self.generator) for n in heads)
+
+    def cached(self, k: Tensor, v: Tensor, count: int) -> PageTable:
+        table = self.pool.take(len(k))
+        self.cache.write(1, torch.from_numpy(table.append(count)), k[:count], v[:count])
+        return table
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(heads: int, kv_heads: int) -> None:
+    bench = Bench(heads=heads, kv_heads=kv_heads)
+    speaking = [bench.tokens(count) for count in (40, 3, 17)]
+    tables = [bench.cached(k, v, len(k) - 1) for _, k, v in speaking]
+    fresh, extended = bench.tokens(9), bench.tokens(25)
+    past = bench.cached(*extended[1:], 19)
+
+    parts = [tuple(x[-1:] for x in tokens) for tokens in speaking] + [fresh, tuple(x[19:] for x in extended)]
+    q, k, v = (torch.cat(parts_of) for parts_of in zip(*parts, strict=True))
+    written = [table.append(1) for table in tables]
+    slots = torch.zeros(3, 40, dtype=torch.int64)
+    for row, table in zip(slots, tables, strict=True):
+        row[: table.cached_tokens] = torch.from_numpy(table.slots(0, table.cached_tokens))
+    attend = StepAttention(
+        cache=bench.cache,
+        written_rows=torch.arange(3),
+        written_slots=torch.cat([torch.from_numpy(each) for each in written]),
+        decodes=DecodeRows(slots, torch.tensor([40, 3, 17])),
+        prompts=[
+            PromptRows(3, 12, torch.empty(0, dtype=torch.int64)),
+            PromptRows(12, 18, torch.from_numpy(past.slots(0, 19))),
+        ],
+    )
+    expected = [plainly(tokens[0][-1:], *tokens[1:]) for tokens in speaking]
+    expected += [plainly(*fresh), plainly(extended[0][19:], *extended[1:])]
+    torch.testing.assert_close(attend(1, q, k, v, SCALING), torch.cat(expected))
+
+
+def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
+    bench = Bench(heads=4, kv_heads=2)
+    q, k, v = bench.tokens(8)
+    kept = torch.tensor([0, 1, 5, 6, 7])
+    table = bench.pool.take(5)
+    nothing = torch.empty(0, dtype=torch.int64)
+    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), None, [PromptRows(0, 8, nothing)])
+    attend(0, q, k, v, SCALING)
+
+    assert torch.equal(bench.cache.read(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept])
+    assert int(bench.cache.keys.any(dim=-1).any(dim=-1).sum()) == 5
+    assert int(bench.cache.values.any(dim=-1).any(dim=-1).sum()) == 5

@@ -1,0 +1,173 @@
+"""What the engine generates against stock transformers and against a plain reference, token for token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from skipvision.engine import Engine, Request, Sampling
+from skipvision.families import Family
+from skipvision.method.plan import SkipConfig
+from tests.engine.subjects import CARRIED, picture
+from tests.method import reference
+
+PROMPTS = (
+    ("describe the picture", 1),
+    ("what shape is there ?", 0),
+    ("is the red one left of the blue one ? describe a big yellow star and a small green circle", 2),
+    ("how many", 1),
+)
+GREEDY = Sampling(max_tokens=12, ignore_eos=True)
+SETTINGS = {
+    "carried": CARRIED,
+    "unmerged": SkipConfig(retain=5, forget_skipped=True),
+    "remembered": SkipConfig(retain=4, merge_skipped_to=6, summarise=True),
+    "all retained": SkipConfig(retain=16, summarise=True, forget_skipped=True),
+}
+
+
+def pictures_of(prompt: int) -> list[np.ndarray]:
+    return [picture(10 * prompt + i, height=30 + 7 * i) for i in range(PROMPTS[prompt][1])]
+
+
+def requests(engine: Engine, **changes: Any) -> list[Request]:
+    return [
+        Request(
+            prompt=text,
+            images=tuple(map(engine.prepare, pictures_of(i))),
+            **({"sampling": GREEDY} | changes),
+        )
+        for i, (text, _) in enumerate(PROMPTS)
+    ]
+
+
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_with_nothing_skipped_it_says_what_transformers_says(
+    family: Family, stock: LlavaForConditionalGeneration, stock_inputs: Callable[..., Any], ignore_eos: bool
+) -> None:
+    engine = Engine(family)
+    sampling = Sampling(max_tokens=30, ignore_eos=ignore_eos)
+    eos = None if ignore_eos else stock.generation_config.eos_token_id
+    for prompt, answer in enumerate(engine.answer(requests(engine, sampling=sampling))):
+        inputs = stock_inputs(PROMPTS[prompt][0], pictures_of(prompt))
+        output = stock.generate(**inputs, max_new_tokens=30, do_sample=False, eos_token_id=eos)
+        assert list(answer.output_ids) == output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@contextmanager
+def bypassing_the_ffn(stock: LlavaForConditionalGeneration, keeps: Tensor) -> Iterator[None]:
+    """Inside the block the FFN of every layer adds nothing to rows where `keeps`, (rows,), is 0."""
+
+    class Bypass(nn.Module):
+        def __init__(self, ffn: nn.Module) -> None:
+            super().__init__()
+            self.ffn = ffn
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return self.ffn(rows) * keeps[None, :, None]
+
+    layers = stock.model.language_model.layers
+    blocks = [layer.mlp for layer in layers]
+    try:
+        for layer in layers:
+            layer.mlp = Bypass(layer.mlp)
+        yield
+    finally:
+        for layer, block in zip(layers, blocks, strict=True):
+            layer.mlp = block
+
+
+def greedy_by_rereading(
+    stock: LlavaForConditionalGeneration, prompt: reference.Prompt, *, forget: bool, num_tokens: int
+) -> list[int]:
+    """Generate with the stock decoder and no cache: everything is read again for each token, under a mask."""
+    start, rows, tokens = len(prompt.rows), prompt.rows, []
+    for _ in range(num_tokens):
+        seen = torch.ones(len(rows), len(rows), dtype=torch.bool).tril()
+        if forget:
+            seen[start:, sorted(prompt.skipped)] = False
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+        keeps = torch.tensor([float(position not in prompt.skipped) for position in range(len(rows))])
+        with bypassing_the_ffn(stock, keeps):
+            read = stock.model.language_model(inputs_embeds=rows[None], attention_mask=mask[None, None])
+        tokens.append(int(stock.lm_head(read.last_hidden_state[0, -1]).argmax()))
+        rows = torch.cat([rows, stock.get_input_embeddings()(torch.tensor(tokens[-1:]))])
+    return tokens
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@torch.no_grad()
+def test_with_skipping_it_says_what_the_stock_decoder_says_under_a_mask(
+    family: Family, stock: LlavaForConditionalGeneration, stock_inputs: Callable[..., Any], setting: str
+) -> None:
+    skip = SETTINGS[setting]
+    engine = Engine(family, skip=skip)
+    for prompt, answer in enumerate(engine.answer(requests(engine))):
+        inputs = stock_inputs(PROMPTS[prompt][0], pictures_of(prompt))
+        assembled = reference.assemble(
+            stock,
+            inputs["input_ids"][0].tolist(),
+            inputs.get("pixel_values"),
+            retain=skip.retain,
+            merge_skipped_to=skip.merge_skipped_to,
+            summary=family.summary.state_dict() if skip.summarise else None,
+        )
+        assert (len(assembled.rows), len(assembled.skipped)) == (answer.plan.prompt_tokens, answer.plan.skipped_tokens)
+        expected = greedy_by_rereading(stock, assembled, forget=skip.forget_skipped, num_tokens=GREEDY.max_tokens)
+        assert list(answer.output_ids) == expected
+
+
+def mixed(engine: Engine) -> list[Request]:
+    """Other lengths, images, settings and samplings side by side."""
+    skips = [CARRIED, None, SETTINGS["unmerged"], SETTINGS["remembered"], SkipConfig(), SETTINGS["carried"]]
+    samplings = [
+        GREEDY,
+        Sampling(max_tokens=20, temperature=1.3, seed=4, ignore_eos=True),
+        Sampling(max_tokens=7, temperature=0.8, top_k=20, top_p=0.9, seed=5),
+        Sampling(max_tokens=15, temperature=2.0, top_p=0.95, seed=4),
+        Sampling(max_tokens=3),
+        Sampling(max_tokens=20, temperature=1.3, seed=9, ignore_eos=True),
+    ]
+    questions = [*requests(engine), *requests(engine)]
+    return [
+        Request(prompt=question.prompt, images=question.images, skip=skip, sampling=sampling)
+        for question, skip, sampling in zip(questions, skips, samplings, strict=False)
+    ]
+
+
+def outputs(engine: Engine, asked: Sequence[Request]) -> list[tuple[int, ...]]:
+    return [answer.output_ids for answer in engine.answer(asked)]
+
+
+def test_a_request_in_a_mixed_batch_gets_the_tokens_it_gets_alone(family: Family) -> None:
+    engine = Engine(family, skip=CARRIED)
+    asked = mixed(engine)
+    alone = [outputs(Engine(family, skip=CARRIED), [request])[0] for request in asked]
+    assert len(set(alone)) == len(alone), "the requests must not all say the same"
+    assert outputs(engine, asked) == alone
+    assert outputs(engine, asked[::-1]) == alone[::-1]
+
+
+@pytest.mark.parametrize("limits", [{"max_running": 2}, {"max_step_tokens": 60}, {"cache_tokens": 96}])
+def test_waiting_for_room_changes_no_token(family: Family, limits: dict[str, int]) -> None:
+    roomy, narrow = Engine(family, skip=CARRIED), Engine(family, skip=CARRIED, **limits)
+    asked = mixed(roomy)
+    assert outputs(narrow, asked) == outputs(roomy, asked)
+
+
+def test_another_seed_gives_another_answer_and_the_same_seed_the_same(family: Family) -> None:
+    engine = Engine(family)
+    ask = [
+        Request(prompt="describe", sampling=Sampling(max_tokens=20, temperature=1.5, seed=seed, ignore_eos=True))
+        for seed in (0, 1, 0)
+    ]
+    # The same words twice in one batch, too: ids are drawn per request.
+    first, other, again = outputs(engine, ask)
+    assert first == again != other

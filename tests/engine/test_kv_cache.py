@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, choose_num_pages, pages_for
+from skipvision.errors import ConfigError
+from skipvision.method.flops import DecoderShape
+
+SHAPE = DecoderShape(hidden=32, ffn_hidden=64, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=50)
+CPU = torch.device("cpu")
+
+
+def test_pages_are_handed_out_once_and_all_come_back() -> None:
+    pool = PagePool(10)
+    tables = [pool.take(tokens) for tokens in (1, PAGE_TOKENS, PAGE_TOKENS + 1, 5 * PAGE_TOKENS)]
+    held = [page for table in tables for page in table.pages]
+    assert sorted(held) == sorted(set(held))
+    assert (len(held), pool.free_tokens) == (9, PAGE_TOKENS)
+
+    for table in tables[::-1]:
+        pool.give_back(table)
+    assert pool.free_tokens == pool.capacity_tokens == 10 * PAGE_TOKENS
+    assert sorted(pool.take(10 * PAGE_TOKENS).pages) == list(range(10))
+
+
+def test_giving_back_twice_gives_back_once() -> None:
+    pool = PagePool(3)
+    table = pool.take(20)
+    pool.give_back(table)
+    pool.give_back(table)
+    assert pool.free_tokens == 3 * PAGE_TOKENS
+
+
+def test_room_is_counted_in_whole_pages() -> None:
+    pool = PagePool(2)
+    assert pool.has_room_for(2 * PAGE_TOKENS)
+    assert not pool.has_room_for(2 * PAGE_TOKENS + 1)
+    pool.take(1)
+    assert not pool.has_room_for(PAGE_TOKENS + 1)
+
+
+def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
+    pool = PagePool(6)
+    pool.take(PAGE_TOKENS)
+    table = pool.take(3 * PAGE_TOKENS)
+    table.pages = table.pages[::-1]
+    cache = KvCache(SHAPE, num_pages=6, device=CPU, dtype=torch.float32)
+    keys, values = torch.randn(2, 40, SHAPE.kv_heads, SHAPE.head_dim)
+    for part in (slice(0, 7), slice(7, 33), slice(33, 40)):
+        slots = torch.from_numpy(table.append(part.stop - part.start))
+        cache.write(1, slots, keys[part], values[part])
+
+    assert table.cached_tokens == 40
+    read = cache.read(1, torch.from_numpy(table.slots(0, 40)))
+    assert torch.equal(read[0], keys)
+    assert torch.equal(read[1], values)
+    assert not cache.keys[0].any(), "the other layer is untouched"
+
+
+def test_the_operators_number_is_taken_and_rounded_up_to_pages() -> None:
+    chosen = choose_num_pages(SHAPE, device=CPU, dtype=torch.float32, wish_tokens=100, useful_tokens=10**9)
+    assert chosen == pages_for(100) == 7
+
+
+def test_without_a_number_no_more_is_taken_than_can_be_filled_or_is_free() -> None:
+    def choose(useful_tokens: int) -> int:
+        return choose_num_pages(SHAPE, device=CPU, dtype=torch.float32, wish_tokens=None, useful_tokens=useful_tokens)
+
+    assert choose(100) == 7
+    bytes_per_token = SHAPE.layers * 2 * SHAPE.kv_heads * SHAPE.head_dim * 4
+    assert choose(10**15) * PAGE_TOKENS * bytes_per_token <= 4 * 2**30
+
+
+def test_a_cache_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cache_tokens must be at least 1"):
+        choose_num_pages(SHAPE, device=CPU, dtype=torch.float32, wish_tokens=0, useful_tokens=1)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skipvision.engine.intake import Intake, Limits
+from skipvision.engine.kv_cache import KvCache, PagePool
+from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.model_runner import ModelRunner
+from skipvision.engine.request import Request, Sampling
+from skipvision.engine.scheduler import Step
+from skipvision.families import Family
+from skipvision.method.plan import SkipConfig
+from tests.engine.subjects import CARRIED, picture
+
+REMEMBERED = SkipConfig(retain=4, merge_skipped_to=6)
+
+
+class Bench:
+    """A runner with a cache of its own, and requests that have their pages."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.pool = PagePool(60)
+        self.cache = KvCache(family.shape, num_pages=60, device=family.device, dtype=family.dtype)
+        self.runner = ModelRunner(family, self.cache)
+        limits = Limits(context_tokens=512, step_tokens=512, cache_tokens=512)
+        self.intake = Intake(family, SkipConfig(), limits)
+
+    def admitted(self, prompt: str, *, pictures: int, skip: SkipConfig) -> LiveRequest:
+        images = tuple(self.family.preparer.prepare(picture(seed)) for seed in range(pictures))
+        request = Request(prompt=prompt, images=images, skip=skip, sampling=Sampling(max_tokens=9))
+        live = self.intake.accept(request)
+        live.pages = self.pool.take(live.most_cached_tokens)
+        return live
+
+    @torch.inference_mode()
+    def run(self, *, decodes: tuple[LiveRequest, ...] = (), prompts: tuple[LiveRequest, ...] = ()) -> torch.Tensor:
+        return self.runner.run(Step(decodes, prompts))
+
+    def filled_slots(self) -> set[int]:
+        """Slots that hold something, the same in every layer and for keys and values."""
+        filled = [x.any(dim=-1).any(dim=-1) for x in (*self.cache.keys, *self.cache.values)]
+        assert all(torch.equal(filled[0], other) for other in filled)
+        return set(filled[0].nonzero().flatten().tolist())
+
+
+def test_after_the_prompt_the_cache_holds_the_kept_tokens_and_nothing_else(family: Family) -> None:
+    bench = Bench(family)
+    asked = (
+        bench.admitted("describe", pictures=1, skip=CARRIED),
+        bench.admitted("describe a star", pictures=0, skip=CARRIED),
+        bench.admitted("what", pictures=2, skip=CARRIED),
+        bench.admitted("is there", pictures=1, skip=REMEMBERED),
+        bench.admitted("is there a", pictures=1, skip=SkipConfig()),
+    )
+    bench.run(prompts=asked)
+
+    assert [live.pages.cached_tokens for live in asked] == [live.plan.cached_tokens for live in asked]
+    assert sum(live.plan.skipped_tokens for live in asked) == 6 + 0 + 12 + 6 + 0
+    kept = [live.plan.prompt_tokens - live.pages.cached_tokens for live in asked]
+    assert kept == [6, 0, 12, 0, 0]
+    slots = [slot for live in asked for slot in live.pages.slots(0, live.plan.cached_tokens).tolist()]
+    assert bench.filled_slots() == set(slots)
+    assert len(slots) == len(set(slots))
+
+
+def test_each_generated_token_adds_one_row_at_the_position_after_all_prompt_tokens(family: Family) -> None:
+    bench = Bench(family)
+    live = bench.admitted("describe", pictures=1, skip=CARRIED)
+    bench.run(prompts=(live,))
+    for place in range(3):
+        live.hear(7, end_tokens=())
+        assert live.next_position == live.plan.prompt_tokens + place
+        bench.run(decodes=(live,))
+        assert live.pages.cached_tokens == live.plan.cached_tokens + place + 1
+    assert len(bench.filled_slots()) == live.plan.cached_tokens + 3
+
+
+def test_pixels_are_let_go_of_once_they_are_read(family: Family) -> None:
+    bench = Bench(family)
+    live = bench.admitted("describe", pictures=2, skip=CARRIED)
+    bench.run(prompts=(live,))
+    assert live.images == ()
+
+
+def test_all_images_of_a_step_are_encoded_in_one_pass(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    encode = family.encode
+
+    def counted(pixels: torch.Tensor) -> object:
+        passes.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(family, "encode", counted)
+    bench = Bench(family)
+    asked = [bench.admitted("what", pictures=n, skip=skip) for n, skip in ((1, CARRIED), (2, REMEMBERED), (0, CARRIED))]
+    bench.run(prompts=tuple(asked))
+    assert passes == [3]
+
+    monkeypatch.setattr("skipvision.engine.visual.IMAGES_PER_PASS", 2)
+    bench.run(prompts=tuple(bench.admitted("what", pictures=1, skip=CARRIED) for _ in range(5)))
+    assert passes == [3, 2, 2, 1]
+
+
+def test_seconds_go_to_the_stages_that_took_place(family: Family) -> None:
+    bench = Bench(family)
+    live = bench.admitted("describe", pictures=0, skip=CARRIED)
+    bench.run(prompts=(live,))
+    text_only = dict(bench.runner.stage_seconds)
+    assert text_only["prefill"] > 0 == text_only["encode"] == text_only["decode"]
+    live.hear(7, end_tokens=())
+    bench.run(decodes=(live,), prompts=(bench.admitted("describe", pictures=1, skip=CARRIED),))
+    for stage in ("encode", "prefill", "decode"):
+        assert bench.runner.stage_seconds[stage] > text_only[stage]

@@ -1,0 +1,129 @@
+"""The job folder's one promise: a name is created once, whole, however many try and whenever they die."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import MemoryStore
+
+from pipelines.folder import DATA, STAGING, JobFolder, has_plan, refuse_foreign_folder, shard_name, shard_of
+from skipvision.errors import ConfigError
+
+
+@pytest.fixture(params=["disk", "object store"])
+def folder(request, tmp_path) -> JobFolder:
+    if request.param == "disk":
+        return JobFolder(str(tmp_path / "a job"))
+    return JobFolder("memory:///", store=MemoryStore())
+
+
+def test_the_first_to_create_a_file_wins(folder):
+    assert folder.create("data/x", b"first")
+    assert not folder.create("data/x", b"second")
+    assert folder.read("data/x") == b"first"
+
+
+def test_of_many_at_once_exactly_one_wins(folder):
+    with ThreadPoolExecutor(16) as writers:
+        won = list(writers.map(lambda n: folder.create("data/x", b"%d" % n * 100_000), range(16)))
+    assert won.count(True) == 1
+    assert folder.read("data/x") == b"%d" % won.index(True) * 100_000
+    assert folder.names(DATA) == ["data/x"]
+
+
+def test_what_may_change_is_replaced_whole(folder):
+    folder.replace("report.json", b"old")
+    folder.replace("report.json", b"new")
+    assert folder.read("report.json") == b"new"
+
+
+def test_what_is_not_there_reads_as_none(folder):
+    assert folder.read("plan.json") is None
+    assert folder.names(DATA) == []
+
+
+def test_nothing_unfinished_ever_stands_under_data(tmp_path, monkeypatch):
+    folder = JobFolder(str(tmp_path))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(obstore, "rename", killed)
+        folder.create("data/shard-00000.parquet", b"half")
+    assert folder.names(DATA) == []
+    assert len(os.listdir(tmp_path / STAGING)) == 1
+
+    folder.sweep(keep_input="mine")
+    assert os.listdir(tmp_path / STAGING) == []
+
+
+def test_a_file_swept_away_by_another_attempt_is_staged_again(tmp_path, monkeypatch):
+    folder, rename, seen = JobFolder(str(tmp_path)), obstore.rename, []
+
+    def swept_once(store, staged, name, **options):
+        seen.append(staged)
+        if len(seen) == 1:
+            JobFolder(str(tmp_path)).sweep(keep_input="mine")
+        rename(store, staged, name, **options)
+
+    monkeypatch.setattr(obstore, "rename", swept_once)
+    assert folder.create("data/x", b"content")
+    assert (len(seen), folder.read("data/x")) == (2, b"content")
+
+
+def test_sweeping_leaves_the_plans_input_and_the_data_alone(folder):
+    for name in ("input/mine/a", "input/stale/a", "data/x", "plan.json"):
+        folder.create(name, b"1")
+    folder.sweep(keep_input="mine")
+    assert folder.names("input") == ["input/mine/a"]
+    assert folder.names(DATA) == ["data/x"]
+
+
+def test_shards_are_named_by_number():
+    assert [shard_of(shard_name(n)) for n in (0, 7, 99_999, 100_000)] == [0, 7, 99_999, 100_000]
+
+
+@pytest.mark.parametrize("address", ["/proc/nothing/here", "{file}/below", "s3://", "nowhere://bucket/folder"])
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, address):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        JobFolder.open(address.format(file=tmp_path / "file"))
+
+
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match=r"is no job: it holds thesis\.tex"):
+        refuse_foreign_folder(str(tmp_path))
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        refuse_foreign_folder(str(tmp_path / "out"))
+
+
+def test_new_empty_and_interrupted_folders_are_welcome(tmp_path):
+    (tmp_path / "begun" / "input" / "abc").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name in ("begun", "empty", "new"):
+        refuse_foreign_folder(str(tmp_path / name))
+
+
+def test_looking_for_a_job_creates_nothing(tmp_path):
+    assert not has_plan(str(tmp_path / "new"))
+    assert not Path(tmp_path / "new").exists()
+
+
+
+def test_a_store_without_conditional_create_is_refused(monkeypatch):
+    folder, put = JobFolder("memory:///", store=MemoryStore()), obstore.put
+    monkeypatch.setattr(obstore, "put", lambda store, name, content, **_: put(store, name, content))
+    monkeypatch.setattr(JobFolder, "__init__", lambda self, address: self.__dict__.update(folder.__dict__))
+    with pytest.raises(ConfigError, match="without conditional create"):
+        JobFolder.open("memory:///")

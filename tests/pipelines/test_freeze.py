@@ -1,0 +1,167 @@
+"""The frozen input: shards of fixed content, keys that name each row once, and a plan that the first one makes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.folder import JobFolder
+from pipelines.freeze import check_same_input, freeze, frozen_name, read_table
+from pipelines.model import ChosenModel
+from pipelines.plan import JobPlan, check_same_job, read_plan
+from pipelines.result_rows import ROW_KEY
+from pipelines.sources import find_source
+from pipelines.tables import open_table
+from skipvision.config import JobConfig
+from skipvision.errors import ConfigError
+from skipvision.method.plan import SkipConfig
+
+MODEL = ChosenModel(location="m", name="m", skip=SkipConfig(), identity={"revision": "1"})
+
+
+def config_of(tmp_path: Path, *rows: dict, **settings: object) -> JobConfig:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return JobConfig(input=str(source), output=str(tmp_path / "out"), **{"rows_per_shard": 3, **settings})
+
+
+def frozen(config: JobConfig) -> tuple[JobFolder, JobPlan]:
+    folder = JobFolder(config.output)
+    return folder, freeze(open_table(find_source(config.input), config), config, MODEL, folder)
+
+
+def shards(folder: JobFolder, plan: JobPlan) -> list[pa.Table]:
+    return [read_table(folder, frozen_name(plan.input_id, shard)) for shard in range(plan.shards)]
+
+
+SEVEN = [{"image": f"{n}.jpg", "id": f"k{n}"} for n in range(7)]
+
+
+def test_the_input_is_cut_into_shards_of_equal_size(tmp_path):
+    folder, plan = frozen(config_of(tmp_path, *SEVEN))
+    tables = shards(folder, plan)
+    assert [len(table) for table in tables] == [3, 3, 1] == [plan.rows_in(shard) for shard in range(plan.shards)]
+    assert pa.concat_tables(tables).column("image").to_pylist() == [row["image"] for row in SEVEN]
+
+
+def test_made_keys_are_all_different_and_always_the_same(tmp_path):
+    rows = [{"image": "same.jpg"}] * 5
+    keys = []
+    for attempt in ("a", "b"):
+        (tmp_path / attempt).mkdir()
+        folder, plan = frozen(config_of(tmp_path / attempt, *rows))
+        keys.append(pa.concat_tables(shards(folder, plan)).column(ROW_KEY).to_pylist())
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 5
+
+
+def test_a_key_column_names_the_rows(tmp_path):
+    folder, plan = frozen(config_of(tmp_path, *SEVEN, key_column="id"))
+    assert pa.concat_tables(shards(folder, plan)).column(ROW_KEY).to_pylist() == [f"k{n}" for n in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("third", "says"),
+    [({"image": "c", "id": "k0"}, "more than one row 'k0'"), ({"image": "c"}, "rows without a key")],
+)
+def test_keys_that_name_no_row_or_two_are_refused(tmp_path, third, says):
+    with pytest.raises(ConfigError, match=says):
+        frozen(config_of(tmp_path, *SEVEN, third, key_column="id"))
+
+
+def test_columns_that_the_job_writes_itself_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="writes itself: answer, seconds"):
+        frozen(config_of(tmp_path, {"image": "a", "answer": "x", "seconds": 1}))
+
+
+def test_the_keys_of_an_earlier_job_can_be_kept(tmp_path):
+    folder, plan = frozen(config_of(tmp_path, {"image": "a", "row_key": "x"}, key_column="row_key"))
+    assert (plan.schema.names, shards(folder, plan)[0].column(ROW_KEY).to_pylist()) == (["image"], ["x"])
+
+
+def test_an_input_without_rows_is_refused(tmp_path):
+    config = config_of(tmp_path)
+    Path(config.input).write_text('\n{"image": "a"}\n')
+    table = open_table(find_source(config.input), config)
+    Path(config.input).write_text("\n")
+    with pytest.raises(ConfigError, match="hold no rows"):
+        freeze(table, config, MODEL, JobFolder(config.output))
+
+
+def test_the_plan_comes_back_as_it_was_written(tmp_path):
+    folder, plan = frozen(config_of(tmp_path, *SEVEN))
+    assert read_plan(folder) == plan
+
+
+def test_whoever_plans_second_works_by_the_first_plan(tmp_path):
+    config = config_of(tmp_path, *SEVEN)
+    folder, first = frozen(config)
+    _, second = frozen(config)
+    assert second == first
+    folder.sweep(keep_input=first.input_id)
+    assert {name.split("/")[1] for name in folder.names("input")} == {first.input_id}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"max_tokens": 9}, "max_tokens is 9 and was 128"),
+        ({"prompt": "Why?"}, "prompt is 'Why\\?' and was None"),
+        ({"seed": 1, "skip": "off"}, "skip is 'off' and was 'auto'; seed is 1 and was 0"),
+        ({"rows_per_shard": 2}, "rows_per_shard is 2 and was 3"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, settings, says):
+    _, plan = frozen(config_of(tmp_path, *SEVEN))
+    with pytest.raises(ConfigError, match=says):
+        check_same_job(plan, config_of(tmp_path, *SEVEN, **settings), MODEL)
+
+
+def test_settings_that_decide_no_answer_may_change(tmp_path):
+    _, plan = frozen(config_of(tmp_path, *SEVEN))
+    check_same_job(plan, config_of(tmp_path, *SEVEN, workers=3, max_running=2, device="cpu", metrics_port=0), MODEL)
+
+
+def test_another_checkpoint_under_the_same_name_is_refused(tmp_path):
+    _, plan = frozen(config_of(tmp_path, *SEVEN))
+    other = ChosenModel(location="m", name="m", skip=SkipConfig(), identity={"revision": "2"})
+    with pytest.raises(ConfigError, match="files of model m have changed"):
+        check_same_job(plan, config_of(tmp_path, *SEVEN), other)
+
+
+def test_a_changed_input_is_named(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_text(name)
+    folder, plan = frozen(JobConfig(input=str(tmp_path / "photos"), output=str(tmp_path / "out")))
+    check_same_input(plan, find_source(str(tmp_path / "photos")), folder)
+
+    os.utime(tmp_path / "photos" / "a.jpg", (1, 1))
+    (tmp_path / "photos" / "b.jpg").unlink()
+    (tmp_path / "photos" / "d.jpg").touch()
+    with pytest.raises(ConfigError, match=r"1 changed \(.*a.jpg\); 1 new \(.*d.jpg\); 1 gone \(.*b.jpg\)"):
+        check_same_input(plan, find_source(str(tmp_path / "photos")), folder)
+
+
+def test_a_finished_job_does_not_miss_its_input(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).touch()
+    folder, plan = frozen(JobConfig(input=str(tmp_path / "photos"), output=str(tmp_path / "out")))
+    (tmp_path / "photos" / "b.jpg").unlink()
+    check_same_input(plan, find_source(str(tmp_path / "photos")), folder, finished=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"not json", "is something else"), (b"{}", "is something else"), (b'{"format": "skipvision job", "version": 9}', "format 9")],
+)  # fmt: skip
+def test_a_plan_of_another_program_or_version_is_refused(tmp_path, content, says):
+    folder = JobFolder(str(tmp_path))
+    folder.create("plan.json", content)
+    with pytest.raises(ConfigError, match=says):
+        read_plan(folder)

@@ -1,0 +1,109 @@
+"""Rows become pixels or a coded error, from files, embedded bytes and addresses alike."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.folder import JobFolder
+from pipelines.freeze import freeze
+from pipelines.model import choose_model
+from pipelines.prepare import ERROR_CODE, ERROR_MESSAGE, HEIGHT, PIXELS, PROMPT, WIDTH, Preparation, read_embedded
+from pipelines.sources import find_source
+from pipelines.tables import open_table
+from skipvision.config import JobConfig
+from skipvision.families import load_preparer
+from skipvision.images import decode_image
+from tests.broken_images import BROKEN, picture, saved, write_broken
+
+
+@pytest.fixture
+def prepared(tmp_path, tiny_model):
+    """Freeze an input and prepare all of it, as the Ray tasks do."""
+
+    def prepare(source: Path, **settings: object) -> list[dict]:
+        config = JobConfig(input=str(source), output=str(tmp_path / "out"), model=str(tiny_model), **settings)
+        folder = JobFolder(config.output)
+        plan = freeze(open_table(find_source(config.input), config), config, choose_model(config), folder)
+        preparation = Preparation(
+            output=config.output,
+            input_id=plan.input_id,
+            model=str(tiny_model),
+            prompt="what ?",
+            prompt_column=config.prompt_column,
+            embedded_column=plan.embedded_column,
+            allow_networks=(),
+        )
+        return pa.concat_tables([preparation.prepare(shard) for shard in range(plan.shards)]).to_pylist()
+
+    return prepare
+
+
+def pixels(row: dict) -> np.ndarray:
+    return np.frombuffer(row[PIXELS], np.uint8).reshape(3, row[HEIGHT], row[WIDTH])
+
+
+def png(seed: int) -> bytes:
+    return saved(picture(seed), "PNG")
+
+
+def test_every_broken_file_gets_its_code_and_a_message_without_paths(tmp_path, prepared):
+    expected = write_broken(tmp_path / "in")
+    rows = {row["path"]: row for row in prepared(tmp_path / "in", rows_per_shard=20)}
+    found = {name: rows[name][ERROR_CODE] for name in expected if name in rows}
+    assert found == {name: code for name, code in expected.items() if name in found}
+    assert len(found) >= len(BROKEN) - 1, "only the PSD file's name says that it is no image"
+    assert all(row[PIXELS] is None for row in rows.values())
+    assert not any(str(tmp_path) in row[ERROR_MESSAGE] or "0x" in row[ERROR_MESSAGE] for row in rows.values())
+
+
+def test_bytes_paths_and_data_addresses_give_the_same_pixels(tmp_path, prepared, tiny_model):
+    (tmp_path / "a.png").write_bytes(png(1))
+    address = "data:image/png;base64," + base64.b64encode(png(1)).decode()
+    images = [{"bytes": png(1), "path": None}, {"bytes": None, "path": "a.png"}, {"bytes": None, "path": address}]
+    pq.write_table(pa.table({"image": images}), tmp_path / "in.parquet")
+    found = [pixels(row) for row in prepared(tmp_path / "in.parquet")]
+    expected = load_preparer(tiny_model).prepare(decode_image(png(1)))
+    assert all(np.array_equal(each, expected) for each in found)
+
+
+def test_a_row_that_names_no_image_or_a_missing_one_says_so(tmp_path, prepared):
+    lines = [{"image": None}, {"image": "gone.jpg"}, {"image": ""}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [row[ERROR_CODE] for row in prepared(tmp_path / "in.jsonl")] == ["image_missing"] * 3
+
+
+def test_a_row_without_a_prompt_says_so_and_others_keep_theirs(tmp_path, prepared):
+    (tmp_path / "a.png").write_bytes(png(1))
+    prompts = ["why ?", None, "  \n", "who ?"]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"image": "a.png", "q": q}) for q in prompts))
+    rows = prepared(tmp_path / "in.jsonl", prompt_column="q")
+    assert [(row[PROMPT], row[ERROR_CODE]) for row in rows] == [
+        ("why ?", None), (None, "prompt_missing"), ("  \n", "prompt_missing"), ("who ?", None),
+    ]  # fmt: skip
+
+
+def test_an_address_that_is_refused_costs_only_its_own_row(tmp_path, prepared):
+    (tmp_path / "a.png").write_bytes(png(1))
+    lines = [{"url": "http://127.0.0.1/a.png"}, {"url": "a.png"}, {"url": "file:///etc/hostname"}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = prepared(tmp_path / "in.jsonl")
+    assert [row[ERROR_CODE] for row in rows] == ["url_refused", None, "url_scheme"]
+
+
+@pytest.mark.parametrize("group_rows", [1, 3, 40, 100])
+def test_embedded_rows_are_the_ones_that_were_asked_for(tmp_path, group_rows):
+    paths = []
+    for file in range(2):
+        column = pa.array([f"{file}:{row}".encode() for row in range(100)])
+        paths.append(str(tmp_path / f"{file}.parquet"))
+        pq.write_table(pa.table({"image": column}), paths[-1], row_group_size=group_rows)
+    wanted = [(0, row) for row in range(37, 100)] + [(1, row) for row in range(41)]
+    files, rows = map(list, zip(*wanted, strict=True))
+    assert read_embedded(paths, files, rows, "image") == [f"{file}:{row}".encode() for file, row in wanted]
