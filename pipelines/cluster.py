@@ -7,53 +7,86 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
+from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 
-LOCAL_CPUS = 6
-"""Slots that a local Ray has at least. They are permissions, not cores: with two of them an engine and the tasks that
-feed it can each wait for the other's."""
+LOCAL_SLOTS = 6
+"""CPUs that a local Ray claims to have, at least. They are permissions, not cores: with two of them an engine and the
+tasks that feed it can each wait for the other's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """What there is to run on."""
+    """What a job takes of the Ray it runs on."""
 
-    num_gpus: int
-    is_local: bool
-    """On this machine alone, and started by this job."""
+    workers: int
+    """Engines side by side."""
+    engine_resources: dict[str, Any]
+    """Ray's options for each of them."""
+    prepare_tasks: int | None
+    """Tasks that may prepare images at a time. None: as many as Ray finds room for."""
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Cluster]:
+def cluster(config: JobConfig) -> Iterator[Cluster]:
     """A connection to Ray inside the `with` block; what was started for it is stopped after it.
 
     Raises:
-        ConfigError: no cluster answers at `address`.
+        ConfigError: no cluster answers at the address, or this process's own Ray is too small.
     """
-    starts = not ray.is_initialized()
-    if starts:
-        _connect(address)
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _connect(config)
     try:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield Cluster(num_gpus=int(resources.get("GPU", 0)), is_local=starts and address is None)
+        yield _share_of(config, is_local=is_ours and config.ray_address is None)
     finally:
-        if starts:
+        if is_ours:
             ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
+def _connect(config: JobConfig) -> None:
     # Read by Ray when it starts; nobody asked for reports to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
+    if config.ray_address is None:
         # Ray warns in red of the arguments that Ray Data gives to each actor which may be restarted.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        slots = max(LOCAL_CPUS, os.cpu_count() or 1)
+        workers = config.workers or 1
+        slots = max(LOCAL_SLOTS, workers * _threads(workers) + _cores())
         ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
+        raise ConfigError(f"no Ray cluster answers at {config.ray_address}: {error}") from error
+
+
+def _share_of(config: JobConfig, *, is_local: bool) -> Cluster:
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus, cpus = int(found.get("GPU", 0)), found.get("CPU", 0)
+    on_gpus = config.device.startswith("cuda") or (config.device == "auto" and gpus > 0)
+    workers = config.workers or (max(1, gpus) if on_gpus else 1)
+    if on_gpus:
+        # The engine's process needs little of a CPU, and Ray would keep a whole one from the tasks that feed it.
+        return Cluster(workers=workers, engine_resources={"num_gpus": 1, "num_cpus": 0}, prepare_tasks=None)
+    if config.ray_address is None and cpus < workers + 1:
+        raise ConfigError(
+            f"the Ray of this process has {cpus:g} CPUs; {workers} workers and a task that feeds them need {workers + 1}"
+        )
+    # Ray gives a process as many threads as it reserves CPUs for it.
+    threads = _threads(workers) if is_local else 1
+    # Real cores: each task's process holds its own copy of the model's processor.
+    return Cluster(
+        workers=workers, engine_resources={"num_cpus": threads}, prepare_tasks=_cores() if is_local else None
+    )
+
+
+def _threads(workers: int) -> int:
+    return max(1, _cores() // workers)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1

@@ -114,5 +114,6 @@ def _checked(folder: JobFolder, name: str) -> ShardStatistics:
 
 
 def _read_footer(folder: JobFolder, name: str) -> ShardStatistics:
-    footer = json.loads(pq.read_metadata(folder.open_reader(name)).metadata[FOOTER])
+    with folder.open_reader(name) as file:
+        footer = json.loads(pq.read_metadata(file).metadata[FOOTER])
     return ShardStatistics.from_dict(footer["statistics"])

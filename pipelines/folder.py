@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from io import BufferedReader, RawIOBase
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import obstore
@@ -85,9 +87,15 @@ class JobFolder:
         except FileNotFoundError:
             return None
 
-    def open_reader(self, name: str) -> obstore.ReadableFile:
-        """A file to read parts of, such as a Parquet footer."""
-        return obstore.open_reader(self._store, name)
+    def open_reader(self, name: str) -> BinaryIO:
+        """A file to read parts of, such as a Parquet footer.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if self.path is not None:
+            return (self.path / name).open("rb")
+        return BufferedReader(_StoredFile(obstore.open_reader(self._store, name)))
 
     def names(self, prefix: str) -> list[str]:
         """All files under a folder of the job, sorted."""
@@ -146,6 +154,30 @@ class JobFolder:
                 f"output {self.address} is in a store without conditional create, so that two attempts could both "
                 "commit a shard; use another store"
             )
+
+
+class _StoredFile(RawIOBase):
+    """An object as a file; the store's own reader lacks what pyarrow asks of a file."""
+
+    def __init__(self, reader: obstore.ReadableFile) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def shard_name(shard: int) -> str:

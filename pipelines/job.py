@@ -21,7 +21,7 @@ from pipelines.progress import say, shown
 from pipelines.report import write_report
 from pipelines.sources import find_source
 from pipelines.statistics import JobReport
-from pipelines.stream import choose_workers, stream
+from pipelines.stream import stream
 from pipelines.tables import open_table
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
 from skipvision.engine import Sampling
@@ -91,10 +91,9 @@ def _work_through_missing_shards(
     missing = meter.missing()
     if not missing:
         return
-    with cluster(config.ray_address) as ray, shown(plan.rows, meter.rows) as show:
-        workers = choose_workers(config.workers, config.device, ray)
+    with cluster(config) as ray, shown(plan.rows, meter.rows) as show:
         preparation, inference = _preparation(folder, plan, config, model), _inference(folder, plan, config, model)
-        for statistics, row_seconds in stream(missing, preparation, inference, workers=workers, on=ray):
+        for statistics, row_seconds in stream(missing, preparation, inference, ray):
             meter.record(statistics, row_seconds)
             show(meter.rows)
 

@@ -7,14 +7,14 @@ brings streaming, back-pressure and actor pools; what is done already is known f
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
@@ -36,8 +36,6 @@ def stream(
     shards: Sequence[int],
     preparation: Preparation,
     inference: Inference,
-    *,
-    workers: int,
     on: Cluster,
 ) -> Iterator[tuple[ShardStatistics, list[float]]]:
     """Work through `shards`, in any order.
@@ -48,18 +46,19 @@ def stream(
     Raises:
         EngineDeadError: a shard failed as often as may be. What is committed stays.
     """
-    committed = _plan_stream(shards, preparation, inference, workers, on)
-    try:
-        for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            assert isinstance(block, pa.Table)
-            for row in block.to_pylist():
-                yield ShardStatistics.from_json(row[STATISTICS]), row[ROW_SECONDS]
-    except RayError as error:
-        raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
+    committed = _plan_stream(shards, preparation, inference, on)
+    with _ray_data_quiet():
+        try:
+            for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                assert isinstance(block, pa.Table)
+                for row in block.to_pylist():
+                    yield ShardStatistics.from_json(row[STATISTICS]), row[ROW_SECONDS]
+        except RayError as error:
+            raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
 
 
 def _plan_stream(
-    shards: Sequence[int], preparation: Preparation, inference: Inference, workers: int, on: Cluster
+    shards: Sequence[int], preparation: Preparation, inference: Inference, on: Cluster
 ) -> ray.data.Dataset:
     with DataContext.current(_context(inference.plan.rows_per_shard)), warnings.catch_warnings():
         # Until 2.64 there is no other way to bound the retries.
@@ -70,20 +69,20 @@ def _plan_stream(
             fn_kwargs={"preparation": preparation},
             num_cpus=1,
             max_retries=RETRIES,
-            concurrency=_prepare_tasks() if on.is_local else None,
+            compute=TaskPoolStrategy(size=on.prepare_tasks),
             **_WHOLE_BLOCKS,
         ).map_batches(
             InferenceWorker,
             fn_constructor_kwargs={"inference": inference},
             compute=ActorPoolStrategy(
-                size=workers,
+                size=on.workers,
                 max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
                 max_tasks_in_flight_per_actor=2 * SHARDS_IN_FLIGHT,
                 enable_true_multi_threading=True,
             ),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
-            **_engine_resources(inference, workers, on),
+            **on.engine_resources,
             **_WHOLE_BLOCKS,
         )
         return dataset
@@ -92,27 +91,8 @@ def _plan_stream(
 _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
-def choose_workers(wish: int | None, device: str, on: Cluster) -> int:
-    """Engines side by side: as many as asked for, or one for each GPU, or one."""
-    return wish or (max(1, on.num_gpus) if device != "cpu" else 1)
-
-
-def _engine_resources(inference: Inference, workers: int, on: Cluster) -> dict[str, Any]:
-    if on.num_gpus and inference.device != "cpu":
-        return {"num_gpus": 1, "num_cpus": 0}
-    # Ray gives a worker as many threads as it reserves CPUs.
-    cores = max(1, (os.cpu_count() or 1) // workers) if on.is_local else 1
-    return {"num_cpus": cores}
-
-
-def _prepare_tasks() -> int:
-    """Real cores: each task's process holds its own copy of the model's processor."""
-    return max(1, os.cpu_count() or 1)
-
-
 def _context(rows_per_shard: int) -> DataContext:
     """Settings of this dataset alone; the process's own are left as they are."""
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current().copy()
     context.target_max_block_size = None  # what a task returns is one block, however large
     context.enable_progress_bars = False
@@ -126,6 +106,18 @@ def _context(rows_per_shard: int) -> DataContext:
     # A shard of long answers on a slow machine is no hang.
     context.execution_no_progress_timeout_s = max(1800.0, 120.0 * rows_per_shard)
     return context
+
+
+@contextmanager
+def _ray_data_quiet() -> Iterator[None]:
+    """Ray Data's words go to its own log files; the job has a progress bar and errors of its own."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _cause(error: BaseException) -> str:

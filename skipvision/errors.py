@@ -70,7 +70,7 @@ class PromptTooLongError(InputError):
         self.prompt_tokens, self.limit_tokens = prompt_tokens, limit_tokens
         super().__init__(
             f"the prompt takes {prompt_tokens} tokens and the model accepts {limit_tokens}; "
-            f"shorten it by {prompt_tokens - limit_tokens} or keep fewer visual tokens"
+            f"shorten it by {prompt_tokens - limit_tokens}, keep fewer visual tokens or ask for fewer output tokens"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def modules_loaded_by(statement: str) -> set[str]:
 def test_doors_open_downward_only():
     result = lint_imports(ROOT)
     assert result.returncode == 0, result.stdout
+
+
+def test_every_room_has_its_place_in_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    placed = {room for layer in contracts[0]["layers"] for room in layer.split(" | ")}
+    files = {path.stem for path in ROOT.glob("skipvision/[a-z]*.py")}
+    folders = {path.parent.name for path in ROOT.glob("skipvision/*/__init__.py")}
+    assert {f"skipvision.{room}" for room in files | folders} <= placed
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,20 @@ def test_a_key_that_no_job_has_is_refused_with_its_path(tmp_path):
     job.write_text("input: images\noutput: answers\nmax_token: 40\n")
     with pytest.raises(ConfigError, match=r"job\.yaml is not a valid JobConfig:\n  max_token: "):
         settings_of(job, {})
+
+
+def test_a_job_with_error_rows_ends_with_0_and_prints_its_report(capsys, tmp_path, tiny_model, picture):
+    images, output = tmp_path / "images", tmp_path / "answers"
+    images.mkdir()
+    picture.rename(images / "red.png")
+    (images / "empty.png").touch()
+    job = ["run", "--input", images, "--output", output, "--model", tiny_model, "--max-tokens", 2]
+    report = printed_json(capsys, *job)
+    assert report == json.loads((output / "report.json").read_text())
+    assert (report["rows"], report["ok"], report["errors_by_code"]) == (2, 1, {"image_empty": 1})
+
+    assert main(["results", str(output), "--to", "csv", "--output", str(tmp_path / "answers.csv")]) == 0
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 3
+
+    assert main([*map(str, job)]) == 0, "done already is done"
+    assert "image_empty" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from skipvision.errors import ConfigError
-from skipvision.families.checkpoint import read_config, resolve_model, visual_tokens
+from skipvision.families.checkpoint import read_config, resolve_model
 from skipvision.families.family import Attend, EncodedImages, Family, ImagePreparer, PromptTokens
 from skipvision.families.llava import LlavaFamily, LlavaPreparer, load_processor
 from skipvision.families.patch import skipping
@@ -48,7 +48,7 @@ def load_preparer(model: str | Path | None) -> ImagePreparer:
         ConfigError: unknown model or unsupported architecture.
     """
     config = read_config(model)
-    return LlavaPreparer(load_processor(resolve_model(model)).image_processor, visual_tokens(config))
+    return LlavaPreparer(load_processor(resolve_model(model)).image_processor, config)
 
 
 def choose_device(name: str) -> torch.device:

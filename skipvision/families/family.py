@@ -49,7 +49,11 @@ class ImagePreparer(Protocol):
         ...
 
     def visual_tokens(self, pixels: np.ndarray) -> int:
-        """How many visual tokens the encoder will make of prepared pixels."""
+        """How many visual tokens the encoder will make of prepared pixels.
+
+        Raises:
+            InputError: the pixels are of a size that `prepare` never returns.
+        """
         ...
 
 

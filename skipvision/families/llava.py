@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 
-from skipvision.errors import ConfigError
+from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
 from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
@@ -29,9 +29,10 @@ ATTENTION = "skipvision_packed"
 class LlavaPreparer:
     """Resizes as the checkpoint's processor does, and leaves rescaling and normalising to the device."""
 
-    def __init__(self, image_processor: Any, tokens: int) -> None:
+    def __init__(self, image_processor: Any, config: LlavaConfig) -> None:
         self._image_processor = image_processor
-        self._tokens = tokens
+        self._tokens = visual_tokens(config)
+        self._side = int(config.vision_config.image_size)
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         """See `ImagePreparer.prepare`."""
@@ -42,7 +43,13 @@ class LlavaPreparer:
         return pixels.clip(0, 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
 
     def visual_tokens(self, pixels: np.ndarray) -> int:
-        """See `ImagePreparer.visual_tokens`."""
+        """See `ImagePreparer.visual_tokens`; the tower sees one size only."""
+        if pixels.shape[1:] != (self._side, self._side):
+            height, width = pixels.shape[1:]
+            raise InputError(
+                f"prepared pixels must be {self._side} high and {self._side} wide for this model; got {height} and "
+                f"{width}; use the engine's prepare"
+            )
         return self._tokens
 
 
@@ -55,7 +62,7 @@ class LlavaFamily:
         processor = load_processor(model)
         self.device, self.dtype = device, dtype
         self.shape = DecoderShape.from_config(config.text_config.to_dict())
-        self.preparer: ImagePreparer = LlavaPreparer(processor.image_processor, visual_tokens(config))
+        self.preparer: ImagePreparer = LlavaPreparer(processor.image_processor, config)
         self.context_tokens = int(config.text_config.max_position_embeddings)
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)

@@ -5,11 +5,12 @@ wishes; after it the model is what it was. Hidden states and logits come back in
 ids, so that losses, generation and everything else around the model work unchanged: text keeps its places, the last
 position of each image block stands at that image's last placeholder, and the other placeholders hold zeros.
 
-Only this instance is touched: its `model.forward` and the `mlp` of its decoder layers.
+Only this instance is touched: `forward` and `get_image_features` of its `model`, and the `mlp` of its decoder layers.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,12 +54,50 @@ def skipping(
     if plan_image(config, tokens).summaries and summary is None:
         raise ConfigError(f"the setting {config.describe()} needs summary tokens: pass the checkpoint's `summary`")
     core: Any = model.model
+    if isinstance(core.forward, _SkippingForward):
+        raise ConfigError("this model is already skipping: leave the block around it first")
+    before = {name: core.__dict__[name] for name in ("forward", "get_image_features") if name in core.__dict__}
     with skipping_ffn(core.language_model.layers, FfnRows()) as rows:
         core.forward = _SkippingForward(core, config, summary, rows, tokens)
+        core.get_image_features = _blocks_of(core, config, summary)
         try:
             yield model
         finally:
-            del core.forward  # the class's own method shows again
+            del core.forward, core.get_image_features  # the class's own methods show again
+            for name, method in before.items():
+                setattr(core, name, method)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What the decoder reads of one image. As long as its placeholders: `generate` counts by that to expand beams."""
+
+    rows: Tensor
+    """(lm_tokens, hidden)"""
+    placeholders: int
+
+    def __len__(self) -> int:
+        return self.placeholders
+
+
+def _blocks_of(core: Any, config: SkipConfig, summary: SummaryPooling | None) -> Any:
+    """`get_image_features` that gives, for each image, what the decoder reads of it.
+
+    `generate` calls it by itself before the first forward pass, which then gets its output and no pixels.
+    """
+    stock = core.get_image_features
+    layers = layers_to_read(core.config.vision_feature_layer, len(core.vision_tower.encoder.layers))
+
+    @functools.wraps(stock)
+    def get_image_features(pixel_values: Tensor, **kwargs: Any) -> Any:
+        with watching_cls(core.vision_tower, layers - 1) as row:
+            out = stock(pixel_values, **kwargs | {"return_dict": True})
+        features = torch.stack(list(out.pooler_output))
+        blocks = split_visual_tokens(features, row.scores(), config, summary).sequence()
+        out.pooler_output = [_Block(block, features.shape[1]) for block in blocks]
+        return out
+
+    return get_image_features
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +162,11 @@ class _SkippingForward:
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        self.rows.index = None
         state = self.decoding.get(past_key_values) if past_key_values is not None else None
         if state is not None and past_key_values.get_seq_length() > 0:
             return self._decode(state, input_ids, past_key_values, kwargs)
-        if pixel_values is None:
+        encoded = (kwargs.pop("mm_encoder_outputs", None) or {}).get("image")
+        if pixel_values is None and encoded is None:
             return self.stock(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -138,7 +177,9 @@ class _SkippingForward:
             )
         if input_ids is None:
             raise ValueError("skipping needs input_ids beside pixel_values, to see where the images stand")
-        return self._read(input_ids, pixel_values, attention_mask, past_key_values, kwargs)
+        if encoded is None:
+            encoded = self.core.get_image_features(pixel_values)
+        return self._read(input_ids, encoded.pooler_output, attention_mask, past_key_values, kwargs)
 
     def _decode(self, state: _Decoding, input_ids: Tensor | None, cache: Any, kwargs: dict[str, Any]) -> Any:
         assert input_ids is not None
@@ -151,14 +192,14 @@ class _SkippingForward:
         )
 
     def _read(
-        self, input_ids: Tensor, pixel_values: Tensor, mask: Tensor | None, cache: Any, kwargs: dict[str, Any]
+        self, input_ids: Tensor, blocks: list[_Block], mask: Tensor | None, cache: Any, kwargs: dict[str, Any]
     ) -> LlavaModelOutputWithPast:
-        for name in ("vision_feature_layer", "vision_feature_select_strategy", "image_sizes", "mm_encoder_outputs"):
+        for name in ("vision_feature_layer", "vision_feature_select_strategy", "image_sizes"):
             if kwargs.pop(name, None) is not None:
                 raise ValueError(f"{name} cannot be given while skipping: the model's own setting is used")
         real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
         rows = [self._row(ids, there) for ids, there in zip(input_ids.cpu(), real.cpu(), strict=True)]
-        sequences = self._sequences(input_ids, pixel_values, rows)
+        sequences = self._sequences(input_ids, blocks, rows)
         length = max(len(sequence) for sequence in sequences)
         if all(row.plan.prompt_tokens == len(ids) for row, ids in zip(rows, input_ids, strict=True)):
             padded_mask = mask  # nothing moved: the stock model's own input, and so its own kernels
@@ -169,15 +210,15 @@ class _SkippingForward:
         positions = (torch.arange(length, device=embeds.device) - padding[:, None]).clamp(min=0)
 
         skipped = torch.stack([_pad_left(row.is_skipped(), length) for row in rows])
-        self.rows.index = (~skipped).flatten().nonzero().squeeze(1).to(embeds.device) if skipped.any() else None
+        index = (~skipped).flatten().nonzero().squeeze(1).to(embeds.device) if skipped.any() else None
         out = self.core.language_model(
             inputs_embeds=embeds,
             attention_mask=padded_mask,
             position_ids=positions,
             past_key_values=cache,
+            skip_ffn_rows=index,
             **kwargs,
         )
-        self.rows.index = None
         if out.past_key_values is not None:
             self._remember(out.past_key_values, skipped, positions, padding)
         return LlavaModelOutputWithPast(
@@ -196,11 +237,11 @@ class _SkippingForward:
         plan = plan_prompt(self.config, text_tokens=len(places), visual_tokens=[self.tokens] * len(firsts))
         return _Row(places, image_ends, plan, offsets)
 
-    def _sequences(self, input_ids: Tensor, pixel_values: Tensor, rows: list[_Row]) -> list[Tensor]:
+    def _sequences(self, input_ids: Tensor, image_blocks: list[_Block], rows: list[_Row]) -> list[Tensor]:
         wanted = sum(len(row.plan.images) for row in rows)
-        if wanted != len(pixel_values):
-            raise ValueError(f"the prompts have places for {wanted} images and {len(pixel_values)} were given")
-        blocks = iter(self._image_blocks(pixel_values))
+        if wanted != len(image_blocks):
+            raise ValueError(f"the prompts have places for {wanted} images and {len(image_blocks)} were given")
+        blocks = iter(image_blocks)
         embeds = self.core.get_input_embeddings()(input_ids)
         sequences = []
         for row, own in zip(rows, embeds, strict=True):
@@ -208,16 +249,9 @@ class _SkippingForward:
             edges = (0, *row.offsets, len(text))
             pieces = [text[: edges[1]]]
             for start, stop in pairwise(edges[1:]):
-                pieces += [next(blocks).to(text.dtype), text[start:stop]]
+                pieces += [next(blocks).rows.to(text.dtype), text[start:stop]]
             sequences.append(torch.cat(pieces))
         return sequences
-
-    def _image_blocks(self, pixel_values: Tensor) -> Tensor:
-        tower = self.core.vision_tower
-        layers = layers_to_read(self.core.config.vision_feature_layer, len(tower.encoder.layers))
-        with watching_cls(tower, layers - 1) as row:
-            features = torch.stack(list(self.core.get_image_features(pixel_values, return_dict=True).pooler_output))
-        return split_visual_tokens(features, row.scores(), self.config, self.summary).sequence()
 
     def _remember(self, cache: Any, skipped: Tensor, positions: Tensor, padding: Tensor) -> None:
         columns = torch.arange(skipped.shape[1])

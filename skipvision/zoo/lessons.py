@@ -8,7 +8,7 @@ The tower is frozen, as LLaVA's is; the projector, the decoder and the summary p
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,13 @@ class Reader:
         parts = (self.core.multi_modal_projector, self.core.language_model, self.summary)
         return [parameter for part in parts for parameter in part.parameters()]
 
-    def loss(self, batch: list[Lesson], config: SkipConfig) -> Tensor:
-        """Mean cross-entropy over the tokens of the answers."""
+    def loss(self, batch: list[Lesson], config: SkipConfig, *, forgetting: bool = False) -> Tensor:
+        """Mean cross-entropy over the tokens of the answers.
+
+        Args:
+            forgetting: hide the skipped tokens from the answers, as they are when an answer is decoded. The token
+                before an answer still sees them: an answer's first token comes from the prefill.
+        """
         plan = plan_prompt(config, text_tokens=len(self.before) + len(self.after), visual_tokens=[VISUAL_TOKENS])
         prefix = self._prefix(torch.from_numpy(np.stack([lesson.pixels for lesson in batch])), config)
         turns = _Turns(batch, start=plan.prompt_tokens)
@@ -90,7 +95,7 @@ class Reader:
         with skipping_ffn(self.core.language_model.layers, FfnRows(self._ffn_rows(plan, embeds))):
             hidden = self.core.language_model(
                 inputs_embeds=embeds,
-                attention_mask=turns.mask(),
+                attention_mask=turns.mask(plan.skipped_spans([len(self.before)]) if forgetting else ()),
                 position_ids=turns.positions(),
                 use_cache=False,
             ).last_hidden_state
@@ -126,6 +131,7 @@ class _Turns:
         self.turn = torch.full((len(batch), width), -1)
         self.place = torch.zeros(len(batch), width, dtype=torch.long)
         self.speaks = torch.zeros(len(batch), width, dtype=torch.bool)
+        self.is_answer = torch.zeros(len(batch), width, dtype=torch.bool)
         wanted: list[int] = []
         for row, lesson in enumerate(batch):
             at = 0
@@ -135,6 +141,7 @@ class _Turns:
                 self.turn[row, at:end] = number
                 self.place[row, at:end] = torch.arange(len(turn.ids))
                 self.speaks[row, at + turn.answer_start - 1 : end - 1] = True
+                self.is_answer[row, at + turn.answer_start : end] = True
                 wanted += turn.ids[turn.answer_start :]
                 at = end
         self.wanted = torch.tensor(wanted)
@@ -144,23 +151,30 @@ class _Turns:
         prefix = torch.arange(self.start).expand(len(self.ids), -1)
         return torch.cat([prefix, self.start + self.place], dim=1)
 
-    def mask(self) -> Tensor:
-        """(batch, 1, tokens, tokens) bool: causal, and turns see the prefix and themselves only."""
+    def mask(self, forgotten: Sequence[tuple[int, int]]) -> Tensor:
+        """(batch, 1, tokens, tokens) bool: causal, and turns see the prefix and themselves only.
+
+        Args:
+            forgotten: [start, stop) of the prefix that answers do not see.
+        """
         turn = torch.cat([torch.full((len(self.ids), self.start), -2), self.turn], dim=1)
         visible = (turn[:, None, :] == turn[:, :, None]) | (turn[:, None, :] == -2)
+        for start, stop in forgotten:
+            visible[:, self.start :, start:stop] &= ~self.is_answer[:, :, None]
         causal = torch.ones(visible.shape[-2:], dtype=torch.bool).tril()
         return (visible & causal)[:, None]
 
 
 def teach(
     reader: Reader, source: Iterator[Lesson], *, name: str, steps: int, batch: int, peak: float,
-    skip: SkipConfig, skip_share: float, seed: int,
+    skip: SkipConfig, skip_share: float, forgetting: bool, seed: int,
 ) -> None:  # fmt: skip
     """Run one stage in place.
 
     Args:
         skip: the setting of the batches that skip.
         skip_share: share of batches that skip; the others see all tokens, so that the model answers both ways.
+        forgetting: see `Reader.loss`.
     """
     reader.model.train()
     rng = random.Random(seed)
@@ -168,7 +182,7 @@ def teach(
     latest = {"all": float("nan"), "skip": float("nan")}
     for step in range(steps):
         config = skip if rng.random() < skip_share else SkipConfig()
-        loss = reader.loss([next(source) for _ in range(batch)], config)
+        loss = reader.loss([next(source) for _ in range(batch)], config, forgetting=forgetting)
         schedule.learn(loss)
         latest["all" if config.is_off else "skip"] = loss.item()
         if step % 50 == 0:

@@ -55,11 +55,11 @@ def test_a_pool_too_small_for_all_makes_requests_wait_and_all_finish(family: Fam
     image = engine.prepare(picture(0))
     names = [str(i) for i in range(9)]
     for name in names:
-        engine.add(ask(name, images=(image,), max_tokens=45))
+        engine.add(ask(name, images=(image,), max_tokens=40))
     assert len(engine.step()) == 1, "a second one would not fit to its end"
     finished = answers(drive(engine))
     assert list(finished) == names, "first come, first served"
-    assert {len(answer.output_ids) for answer in finished.values()} == {45}
+    assert {len(answer.output_ids) for answer in finished.values()} == {40}
     assert nothing_is_held(engine)
 
 
@@ -207,17 +207,17 @@ def test_pixels_that_were_not_prepared_are_refused(family: Family, image: object
 
 
 def test_a_request_that_can_never_fit_is_refused_with_what_would_fit(family: Family) -> None:
-    prompt = "describe " * 300
+    prompt = "describe " * 500
     tokens = len(family.tokenize(prompt, num_images=0).text_ids)
     for engine, limit in (
-        (Engine(family), family.context_tokens - 250),
+        (Engine(family), family.context_tokens - 20),
         (Engine(family, max_step_tokens=100), 100),
-        (Engine(family, cache_tokens=320), 320 - 249),
+        (Engine(family, cache_tokens=320), 320 - 19),
     ):
         with pytest.raises(PromptTooLongError) as refusal:
-            engine.add(ask("a", prompt=prompt, max_tokens=250))
+            engine.add(ask("a", prompt=prompt, max_tokens=20))
         assert (refusal.value.prompt_tokens, refusal.value.limit_tokens) == (tokens, limit)
-        engine.answer([ask("b", prompt="describe " * (limit - tokens + 300), max_tokens=250)])
+        engine.answer([ask("b", prompt="describe " * (limit - tokens + 500), max_tokens=20)])
         assert nothing_is_held(engine)
 
 

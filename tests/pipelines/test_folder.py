@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from obstore.store import MemoryStore
 
@@ -41,8 +43,18 @@ def test_what_may_change_is_replaced_whole(folder):
     assert folder.read("report.json") == b"new"
 
 
+def test_parts_of_a_file_can_be_read(folder):
+    table = pa.table({"n": range(1000)})
+    pq.write_table(table, sink := pa.BufferOutputStream(), row_group_size=100)
+    folder.create("data/x.parquet", bytes(sink.getvalue()))
+    with folder.open_reader("data/x.parquet") as file:
+        assert pq.ParquetFile(file).read_row_group(3).equals(table.slice(300, 100))
+
+
 def test_what_is_not_there_reads_as_none(folder):
     assert folder.read("plan.json") is None
+    with pytest.raises(FileNotFoundError):
+        folder.open_reader("plan.json")
     assert folder.names(DATA) == []
 
 
@@ -52,8 +64,8 @@ def test_nothing_unfinished_ever_stands_under_data(tmp_path, monkeypatch):
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(obstore, "rename", killed)
+    monkeypatch.setattr(obstore, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
         folder.create("data/shard-00000.parquet", b"half")
     assert folder.names(DATA) == []
     assert len(os.listdir(tmp_path / STAGING)) == 1
@@ -118,7 +130,6 @@ def test_new_empty_and_interrupted_folders_are_welcome(tmp_path):
 def test_looking_for_a_job_creates_nothing(tmp_path):
     assert not has_plan(str(tmp_path / "new"))
     assert not Path(tmp_path / "new").exists()
-
 
 
 def test_a_store_without_conditional_create_is_refused(monkeypatch):

@@ -158,8 +158,12 @@ def test_a_finished_job_does_not_miss_its_input(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"not json", "is something else"), (b"{}", "is something else"), (b'{"format": "skipvision job", "version": 9}', "format 9")],
-)  # fmt: skip
+    [
+        (b"not json", "is something else"),
+        (b"{}", "is something else"),
+        (b'{"format": "skipvision job", "version": 9}', "a job of format 9"),
+    ],
+)
 def test_a_plan_of_another_program_or_version_is_refused(tmp_path, content, says):
     folder = JobFolder(str(tmp_path))
     folder.create("plan.json", content)
