@@ -18,6 +18,8 @@ LOCAL_SLOTS = 6
 """CPUs that a local Ray claims to have, at least. They are permissions, not cores: with two of them an engine and the
 tasks that feed it can each wait for the other's."""
 
+_START_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
@@ -55,13 +57,25 @@ def _connect(config: JobConfig) -> None:
         # Ray warns in red of the arguments that Ray Data gives to each actor which may be restarted.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         workers = config.workers or 1
-        slots = max(LOCAL_SLOTS, workers * _threads(workers) + _cores())
-        ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _start_local(max(LOCAL_SLOTS, workers * _threads(workers) + _cores()))
         return
     try:
         ray.init(config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster answers at {config.ray_address}: {error}") from error
+
+
+def _start_local(slots: int) -> None:
+    for attempts_left in reversed(range(_START_ATTEMPTS)):
+        try:
+            ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except Exception as error:
+            # Ray waits 30 seconds for its own processes, whatever the machine is busy with, and raises a bare
+            # Exception. What it started ends with this process; the next attempt starts beside it.
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            ray.shutdown()
 
 
 def _share_of(config: JobConfig, *, is_local: bool) -> Cluster:
@@ -74,7 +88,8 @@ def _share_of(config: JobConfig, *, is_local: bool) -> Cluster:
         return Cluster(workers=workers, engine_resources={"num_gpus": 1, "num_cpus": 0}, prepare_tasks=None)
     if config.ray_address is None and cpus < workers + 1:
         raise ConfigError(
-            f"the Ray of this process has {cpus:g} CPUs; {workers} workers and a task that feeds them need {workers + 1}"
+            f"the Ray of this process has {cpus:g} CPUs; {workers} workers and a task that feeds them need "
+            f"{workers + 1}"
         )
     # Ray gives a process as many threads as it reserves CPUs for it.
     threads = _threads(workers) if is_local else 1

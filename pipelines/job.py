@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pipelines.plan import JobPlan, check_same_job, read_plan
 from pipelines.prepare import Preparation
 from pipelines.progress import say, shown
 from pipelines.report import write_report
-from pipelines.sources import find_source
+from pipelines.sources import find_source, is_gone
 from pipelines.statistics import JobReport
 from pipelines.stream import stream
 from pipelines.tables import open_table
@@ -80,7 +79,7 @@ def _existing_job(config: JobConfig, model: ChosenModel) -> tuple[JobFolder, Job
     if folder.read(SUCCESS) is None:
         check_same_input(plan, find_source(config.input), folder)
         return JobFolder.open(config.output), plan
-    if os.path.lexists(config.input):
+    if not is_gone(config.input):
         check_same_input(plan, find_source(config.input), folder, finished=True)
     return folder, plan
 

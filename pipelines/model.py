@@ -65,7 +65,7 @@ def choose_model(config: JobConfig) -> ChosenModel:
 def _folder_identity(folder: Path) -> dict[str, Any]:
     """Hashes of what decides answers: config, processor and tokenizer files, and weights."""
     files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".jinja", ".safetensors", ".model"})
-    return {"files": {path.name: {"size_bytes": path.stat().st_size, "sha256": _hash(path)} for path in files}}
+    return {"files": {path.name: {"size_bytes": path.stat().st_size, "sha256": hash_of_file(path)} for path in files}}
 
 
 def _hub_identity(checkpoint: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _hub_identity(checkpoint: Any) -> dict[str, Any]:
     return {"revision": getattr(checkpoint, "_commit_hash", None)}
 
 
-def _hash(path: Path) -> str:
+def hash_of_file(path: Path) -> str:
     """SHA-256 of a file, or of pieces spread evenly over one that would take long to read."""
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:

@@ -126,6 +126,8 @@ def check_same_job(plan: JobPlan, config: JobConfig, model: ChosenModel) -> None
         for name in ANSWER_SETTINGS
         if asked[name] != plan.settings[name]
     ]
+    if not differ and prompt_sha256(config) != plan.prompt_sha256:
+        differ = [f"this version, {__version__}, asks another question than {plan.made_by} by default; set prompt"]
     if not differ and dict(model.identity) != dict(plan.model):
         differ = [f"the files of model {model.name} have changed"]
     if differ:

@@ -70,6 +70,11 @@ def find_source(pattern: str) -> Source:
     raise ConfigError(f"input {pattern} does not exist")
 
 
+def is_gone(pattern: str) -> bool:
+    """Whether there is nothing at all where the input was."""
+    return not os.path.lexists(pattern) and not any(True for _ in glob.iglob(pattern, recursive=True))
+
+
 def _from_folder(folder: Path) -> Source:
     """Images if there are any, else tables of the one kind that is there."""
     names = sorted(_names_under(folder))

@@ -22,12 +22,17 @@ def card(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint folder or hub id. Default: the model that ships.")
     ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Also write the card beside the weights.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the shipped model on held-out scenes and print its card."""
+    from skipvision.zoo import path
     from skipvision.zoo.card import evaluate
+    from skipvision.zoo.model_card import save_card
 
     figures = evaluate(model, scenes=scenes)
+    if save:
+        save_card(Path(model) if model else path(), figures)
     print_json(figures) if json else _print_card(figures)
 
 

@@ -21,8 +21,16 @@ class ClsRow:
 
     def scores(self) -> Tensor:
         """(images, tokens) float32: the CLS attention row summed over heads, see `cls_attention`."""
-        query, keys = (self._by_head(self.seen[name].detach()) for name in ("q_proj", "k_proj"))
-        return cls_attention(query[:, :, 0], keys, scaling=query.shape[-1] ** -0.5)
+        cls_query, keys, scaling = self.parts()
+        return cls_attention(cls_query, keys, scaling=scaling)
+
+    def parts(self) -> tuple[Tensor, Tensor, float]:
+        """The CLS query, (images, heads, head_dim), all keys, (images, heads, 1 + tokens, head_dim), and the scaling.
+
+        With their gradient, for whoever teaches the tower where to look.
+        """
+        queries, keys = (self._by_head(self.seen[name]) for name in ("q_proj", "k_proj"))
+        return queries[:, :, 0], keys, queries.shape[-1] ** -0.5
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)

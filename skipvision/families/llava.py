@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
@@ -139,6 +140,8 @@ def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> 
     Raises:
         ConfigError: there are no safetensors weights.
     """
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # ours is not the only output of the process that loads
     try:
         return LlavaForConditionalGeneration.from_pretrained(
             str(model), config=config, dtype=dtype, use_safetensors=True
@@ -147,6 +150,9 @@ def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> 
         raise ConfigError(
             f"{str(model)!r} has no safetensors weights; convert it with save_pretrained (pickled weights are refused)"
         ) from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _packed_attention(

@@ -8,6 +8,7 @@ The heads are thrown away afterwards.
 
 from __future__ import annotations
 
+import copy
 import io
 import random
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 from transformers import CLIPVisionModel
 
+from skipvision.families.clip import ClsRow, run_tower, watching_cls
 from skipvision.scenes import BACKGROUNDS, COLOURS, LETTERS, SHAPES, SIZES, TEXT_HEIGHT, Scene, scene
 from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, PATCH_SIDE
@@ -141,6 +143,40 @@ class SightLessons(nn.Module):
         letter = torch.from_numpy(np.stack([truth.letter for truth in truths])).flatten()
         spelled = (kinds[3].argmax(-1) == letter)[letter > 0].float().mean().item()
         return loss, right, spelled
+
+
+def teach_gaze(tower: CLIPVisionModel, *, steps: int, batch: int, peak: float, first_seed: int, seed: int) -> None:
+    """Teach the CLS token to look at everything that is there, and change nothing else that anyone reads.
+
+    Naming what is in the picture needs one patch of each thing; selection needs them all. So the CLS attention row
+    of the last layer is drawn to all covered patches, while the patch features are held to what they were, so that
+    a decoder which has learned to read them still can.
+    """
+    before = copy.deepcopy(tower).eval()
+    layers = tower.config.num_hidden_layers
+    schedule = Schedule(list(tower.parameters()), peak=peak, steps=steps, name="gaze")
+    rng = random.Random(seed)
+    for step in range(steps):
+        seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
+        scenes = [(scene(at, shapes=(1, 2, 3, 4)), draw_stretch(rng)) for at in seeds]
+        pixels = normalise(torch.from_numpy(np.stack([photograph(drawn, rng, stretch=by) for drawn, by in scenes])))
+        covered = np.stack([patch_truth(drawn, stretch=by).shape > 0 for drawn, by in scenes])
+        with torch.no_grad():
+            wanted, _ = run_tower(before, pixels, layers=layers)
+        with watching_cls(tower, layers - 1) as row:
+            features = tower(pixels).last_hidden_state[:, 1:]
+        gaze = _gaze_loss(row, torch.from_numpy(covered).flatten(1).float())
+        drift = (features - wanted).square().mean() / wanted.var()
+        schedule.learn(gaze + 20 * drift)
+        if step % 50 == 0:
+            schedule.say(gaze=gaze.item(), drift=drift.item())
+
+
+def _gaze_loss(row: ClsRow, covered: Tensor) -> Tensor:
+    """Cross-entropy from an even look at the covered patches, (images, tokens) of 0 and 1, to the CLS row."""
+    cls_query, keys, scaling = row.parts()
+    look = ((keys @ cls_query[..., None]).squeeze(-1) * scaling).softmax(dim=-1).mean(dim=1)[:, 1:]
+    return -((covered * look.clamp(min=1e-8).log()).sum(dim=1) / covered.sum(dim=1).clamp(min=1)).mean()
 
 
 def _widen(picture: Image.Image, stretch: float, background: tuple[int, int, int], *, upright: bool) -> Image.Image:

@@ -182,6 +182,33 @@ def test_embedded_images_with_their_own_prompts(tmp_path, tiny_model, local_ray)
     assert report.actual == report.all_tokens
 
 
+def test_more_workers_than_the_ray_of_this_process_can_hold_are_refused(finished, tmp_path):
+    config, *_ = finished
+    crowded = JobConfig(**{**settings_of(config), "output": str(tmp_path / "out"), "workers": 6, "metrics_port": None})
+    with pytest.raises(ConfigError, match="has 6 CPUs; 6 workers and a task that feeds them need 7"):
+        run(crowded)
+
+
+def test_a_finished_job_is_done_even_when_its_input_is_gone(finished, tmp_path):
+    config, _, report, _ = finished
+    source = Path(config.input).rename(tmp_path / "moved")
+    try:
+        assert run(config).rows == report.rows
+    finally:
+        source.rename(config.input)
+
+
+def test_a_finished_job_does_not_pass_over_new_images_in_silence(finished):
+    config, *_ = finished
+    added = Path(config.input) / "new.png"
+    added.write_bytes(saved(picture(), "PNG"))
+    try:
+        with pytest.raises(ConfigError, match=r"1 new \(.*new\.png\)"):
+            run(config)
+    finally:
+        added.unlink()
+
+
 def settings_of(config: JobConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in JobConfig.__slots__}
 

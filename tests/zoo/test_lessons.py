@@ -1,0 +1,94 @@
+"""Lessons: several turns behind one picture are what each would be alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from skipvision.families.checkpoint import scaled_paper_setting
+from skipvision.families.patch import skipping
+from skipvision.method.plan import SkipConfig
+from skipvision.method.summary import SummaryPooling
+from skipvision.zoo.lessons import Reader, lessons
+from skipvision.zoo.shape import VISUAL_TOKENS, build_tokenizer, model_config
+from skipvision.zoo.tower import normalise
+
+SKIP = scaled_paper_setting(VISUAL_TOKENS)
+KEPT = replace(SKIP, forget_skipped=False)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(model_config()).eval()
+    return Reader(model, SummaryPooling(model.config.text_config.hidden_size), build_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def batch(reader):
+    source = lessons(build_tokenizer(), first_seed=5, seed=1)
+    return [next(source) for _ in range(3)]
+
+
+def by_turn(batch):
+    return [replace(lesson, turns=(turn,)) for lesson in batch for turn in lesson.turns]
+
+
+def said(lesson):
+    return sum(len(turn.ids) - turn.answer_start for turn in lesson.turns)
+
+
+@pytest.mark.parametrize("config", [SkipConfig(), SKIP], ids=["all", "skip"])
+@pytest.mark.parametrize("forgetting", [False, True])
+def test_turns_do_not_see_each_other(reader, batch, config, forgetting):
+    together = reader.loss(batch, config, forgetting=forgetting)
+    alone = [(reader.loss([one], config, forgetting=forgetting), said(one)) for one in by_turn(batch)]
+    torch.testing.assert_close(together, sum(loss * n for loss, n in alone) / sum(n for _, n in alone))
+
+
+@pytest.mark.parametrize("config", [SkipConfig(), SKIP], ids=["all", "skip"])
+def test_a_lesson_is_the_prompt_that_the_model_is_asked_with(reader, batch, config):
+    (lesson,) = by_turn(batch)[:1]
+    (turn,) = lesson.turns
+    before, after = list(reader.before), list(reader.after)
+    ids = [*before, *[reader.model.config.image_token_id] * VISUAL_TOKENS, *after, *turn.ids]
+    labels = [-100] * (len(ids) - len(turn.ids) + turn.answer_start) + list(turn.ids[turn.answer_start :])
+    pixels = normalise(torch.from_numpy(lesson.pixels)[None])
+    with skipping(reader.model, config, reader.summary):
+        stock = reader.model(
+            input_ids=torch.tensor([ids]), pixel_values=pixels, labels=torch.tensor([labels]), use_cache=False
+        ).loss
+    torch.testing.assert_close(reader.loss([lesson], config), stock)
+
+
+def test_forgetting_teaches_what_decoding_will_see(reader, batch):
+    (lesson,) = by_turn(batch)[:1]
+    (turn,) = lesson.turns
+    prompt = [
+        *reader.before,
+        *[reader.model.config.image_token_id] * VISUAL_TOKENS,
+        *reader.after,
+        *turn.ids[: turn.answer_start],
+    ]
+    answer = turn.ids[turn.answer_start :]
+    pixels = normalise(torch.from_numpy(lesson.pixels)[None])
+    with torch.no_grad(), skipping(reader.model, SKIP, reader.summary):
+        read = reader.model(input_ids=torch.tensor([prompt]), pixel_values=pixels, use_cache=True)
+        logits, cache = [read.logits[0, -1]], read.past_key_values
+        for token in answer[:-1]:
+            step = reader.model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+            logits.append(step.logits[0, -1])
+    decoded = torch.nn.functional.cross_entropy(torch.stack(logits), torch.tensor(answer))
+    torch.testing.assert_close(reader.loss([lesson], SKIP, forgetting=True), decoded, rtol=1e-4, atol=1e-4)
+    assert not torch.isclose(reader.loss([lesson], SKIP), decoded, rtol=1e-4, atol=1e-4)
+
+
+def test_the_tower_learns_nothing_and_everything_else_does(reader, batch):
+    reader.model.zero_grad()
+    reader.loss(batch, SKIP, forgetting=True).backward()
+    assert all(p.grad is None for p in reader.core.vision_tower.parameters())
+    unused = [p for p in reader.learnable() if p.grad is None]
+    assert not unused

@@ -1,0 +1,59 @@
+"""The recipe: stages are kept, a stopped run goes on, and what comes out is a checkpoint like any other."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import LlavaForConditionalGeneration
+
+from skipvision.engine import Engine, Request, Sampling
+from skipvision.zoo import train as recipe
+from skipvision.zoo.train import Recipe, TowerRound, train
+
+TINY = Recipe(
+    tower=(TowerRound(steps=1, batch=2, peak=1e-3, first_seed=10_000_000),),
+    all_steps=1,
+    skip_steps=1,
+    forget_steps=1,
+    gaze_steps=1,
+    settle_steps=1,
+    batch=2,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    train(folder / "work", folder / "model", TINY)
+    return folder
+
+
+def test_the_folder_is_an_ordinary_checkpoint_that_carries_its_setting(made):
+    stock = LlavaForConditionalGeneration.from_pretrained(made / "model")
+    assert stock.config.skip_vision == {
+        "retain": 44,
+        "merge_skipped_to": 69,
+        "summarise": True,
+        "forget_skipped": True,
+    }
+    engine = Engine.load(made / "model")
+    assert engine.skip.describe() == "44/69"
+    (answer,) = engine.answer([Request(prompt="Describe the image.", sampling=Sampling(max_tokens=3))])
+    assert answer.output_ids
+    engine.close()
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_stage_it_was_in(made, monkeypatch):
+    finished = (made / "model" / "model.safetensors").read_bytes()
+    (made / "work" / "settle.safetensors").unlink()
+    taught = []
+    teach = recipe.teach
+    monkeypatch.setattr(recipe, "teach", lambda *a, **k: (taught.append(k["name"]), teach(*a, **k)))
+    monkeypatch.setattr(recipe, "train_tower", lambda *a, **k: pytest.fail("the tower was finished"))
+    train(made / "work", made / "again", TINY)
+    assert taught == ["settle"]
+    assert (made / "again" / "model.safetensors").read_bytes() == finished
+
+
+def test_held_out_seeds_are_never_drawn():
+    first_seeds = [round_.first_seed for round_ in Recipe().tower]
+    assert min(first_seeds) >= 10_000_000
