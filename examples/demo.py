@@ -35,11 +35,12 @@ ROWS_PER_SHARD = 4
 def main(output: Path = Path("demo-output"), *, model: str | None = None, skip: str = "auto") -> Comparison:
     """Run the three jobs, compare on the images that can be read, print the table and the bill, write the page."""
     console = Console()
-    with cluster(None):  # one Ray for the three jobs; `skipvision run` starts its own
-        for name, source in INPUTS.items():
-            shutil.rmtree(output / name, ignore_errors=True)  # of an earlier demo: a finished job would do nothing
-            console.rule(f"job {name}: examples/{source}", align="left")
-            run_job(EXAMPLES / source, output / name, model=model, skip=skip)
+    jobs = [job_config(name, output, model=model, skip=skip) for name in INPUTS]
+    with cluster(jobs[0]):  # one Ray for the three jobs; `skipvision run` starts its own
+        for job in jobs:
+            shutil.rmtree(job.output, ignore_errors=True)  # of an earlier demo: a finished job would do nothing
+            console.rule(f"{job.input} -> {job.output}", align="left")
+            run(job)
     console.rule("all tokens beside skipping", align="left")
     comparison = compare_examples(model=model, skip=skip)
     console.print(table(comparison))
@@ -50,18 +51,17 @@ def main(output: Path = Path("demo-output"), *, model: str | None = None, skip: 
     return comparison
 
 
-def run_job(source: Path, output: Path, *, model: str | None, skip: str) -> None:
-    """One batch job, as `skipvision run` does it."""
-    config = JobConfig(
-        input=str(source),
-        output=str(output),
+def job_config(name: str, output: Path, *, model: str | None, skip: str) -> JobConfig:
+    """The settings of one of the jobs, as flags of `skipvision run` would give them."""
+    return JobConfig(
+        input=str(EXAMPLES / INPUTS[name]),
+        output=str(output / name),
         prompt=PROMPT,
         model=model,
         skip=skip,
         max_tokens=MAX_TOKENS,
         rows_per_shard=ROWS_PER_SHARD,
     )
-    run(config)
 
 
 def compare_examples(*, model: str | None, skip: str) -> Comparison:

@@ -51,10 +51,7 @@ def run(config: JobConfig) -> JobReport:
         meter = JobMeter(plan, model, registry)
         meter.take_over(committed_shards(folder, plan).values())
         _work_through_missing_shards(meter, folder, plan, config, model)
-        report = meter.report()
-        write_report(folder, report)
-        write_manifest(folder, plan, meter.shards)
-        write_success(folder, report)
+        report = _finish(folder, plan, meter)
         registry.set(JOB_LAST_SUCCESS, time.time())
     say(f"{config.output}: {report.rows:,} rows, {report.errors:,} of them errors")
     return report
@@ -95,6 +92,16 @@ def _work_through_missing_shards(
         for statistics, row_seconds in stream(missing, preparation, inference, ray):
             meter.record(statistics, row_seconds)
             show(meter.rows)
+
+
+def _finish(folder: JobFolder, plan: JobPlan, meter: JobMeter) -> JobReport:
+    """Close the job. Of two runs that work on it side by side, the one that comes second leaves it as it is."""
+    report = meter.report()
+    if folder.read(SUCCESS) is None:
+        write_report(folder, report)
+        write_manifest(folder, plan, meter.shards)
+        write_success(folder, report)
+    return report
 
 
 def _preparation(folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel) -> Preparation:
