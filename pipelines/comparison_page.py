@@ -44,10 +44,13 @@ class Exhibit:
     skipping: tuple[Word, ...]
 
 
-def write_comparison(path: Path, comparison: Comparison, *, model: str, links: Mapping[str, str]) -> None:
+def write_comparison(
+    path: Path, comparison: Comparison, *, model: str, links: Mapping[str, str], note: str = ""
+) -> None:
     """Write the page, with at most `SHOWN` of the images.
 
     Args:
+        note: what else is known of the answers; stands under the bill.
         links: what it says -> relative address of another page.
     """
     bill = comparison.bill
@@ -61,6 +64,7 @@ def write_comparison(path: Path, comparison: Comparison, *, model: str, links: M
         model=model,
         plan=plan,
         links=links,
+        note=note,
         all_bar=part_bar([Part("all", bill.all_tokens_seconds)], label="seconds, all tokens", most=slowest),
         skip_bar=part_bar([Part("job", bill.skipping_seconds)], label="seconds, skipping", most=slowest),
         exhibits=[_exhibit(pair) for pair in comparison.pairs[:SHOWN]],

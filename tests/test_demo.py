@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from rich.console import Console
 
 from examples import demo, make_images
-from pipelines.comparison import Comparison
+from pipelines.comparison import Comparison, Pair
 from pipelines.comparison_page import SHOWN, differing_words, write_comparison
 from pipelines.token_map import TokenMap, map_tokens
 from skipvision import Engine, SkipConfig
@@ -105,8 +106,18 @@ def test_the_bill_counts_the_same_answers(comparison):
     assert comparison.bill.skipping_kv_bytes < comparison.bill.all_tokens_kv_bytes
 
 
+def test_an_answer_is_right_when_it_names_every_shape_and_invents_none(comparison):
+    def answering(text: Callable[[Pair], str]) -> Comparison:
+        pairs = [replace(p, all_tokens=replace(p.all_tokens, text=text(p))) for p in comparison.pairs]
+        return replace(comparison, pairs=tuple(pairs))
+
+    assert "all tokens 12, skipping 0 of 12" in demo.shapes_right(answering(lambda pair: pair.truth))
+    assert "all tokens 0," in demo.shapes_right(answering(lambda pair: f"{pair.truth} and a small red star"))
+
+
 def test_the_page_shows_six_images_both_answers_and_the_bill(comparison, tmp_path):
-    write_comparison(tmp_path / "index.html", comparison, model="tiny", links={"folder": "folder/report.html"})
+    links = {"folder": "folder/report.html"}
+    write_comparison(tmp_path / "index.html", comparison, model="tiny", links=links, note="a < b")
     page = (tmp_path / "index.html").read_text()
     assert page.count("<article") == SHOWN == 6
     assert page.count('src="data:image/') == 2 * SHOWN
@@ -114,6 +125,7 @@ def test_the_page_shows_six_images_both_answers_and_the_bill(comparison, tmp_pat
     assert not re.search(r"https?://", page)
     assert "<script" not in page
     assert comparison.bill.line() in page
+    assert "a &lt; b" in page
     assert 'href="folder/report.html"' in page
     for pair in comparison.pairs[:SHOWN]:
         assert pair.tokens.border("retained") in page

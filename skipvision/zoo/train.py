@@ -11,7 +11,7 @@ Six stages, about an hour and a half on two cores in float32:
    leans on the skipped tokens while it writes, and loses most of its captions without this stage.
 4. *gaze*: the tower's CLS token learns to look at everything that is there, so that it is retained (see `tower`);
    with the looks of stage 0 a quarter of all shapes had no retained token.
-5. *settle*: stage 3 again, with the tokens that are retained now.
+5. *settle*: stage 3 again, with the tokens that are retained now; two rounds.
 
 Each stage is saved when it ends, so that a run that is stopped goes on with the stage it was in.
 """
@@ -59,7 +59,7 @@ class Recipe:
     forget_steps: int = 750
     gaze_steps: int = 400
     gaze_peak: float = 5e-4
-    settle_steps: int = 1000
+    settle_steps: tuple[int, ...] = (1000, 550)
     batch: int = 16
     peak: float = 1.5e-3
     skip_share: float = 0.75
@@ -98,7 +98,9 @@ class Nursery:
         self.stage("skip", partial(self._read, "skip", self.recipe.skip_steps, share, 30_000_000))
         self.stage("forget", partial(self._read, "forget", self.recipe.forget_steps, share, 40_000_000))
         self.stage("gaze", self._look)
-        self.stage("settle", partial(self._read, "settle", self.recipe.settle_steps, share, 50_000_000))
+        for number, steps in enumerate(self.recipe.settle_steps):
+            first_seed = 50_000_000 + 10_000_000 * number
+            self.stage(f"settle{number}", partial(self._read, f"settle{number}", steps, share, first_seed))
 
     def export(self, output: Path) -> None:
         """Write the checkpoint folder: transformers loads it, and it carries its SkipConfig."""
@@ -136,7 +138,7 @@ class Nursery:
             peak=self.recipe.peak,
             skip=scaled_paper_setting(VISUAL_TOKENS),
             skip_share=skip_share,
-            forgetting=name in ("forget", "settle"),
+            forgetting=name not in ("all", "skip"),
             seed=first_seed,
         )
 

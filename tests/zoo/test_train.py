@@ -15,7 +15,7 @@ TINY = Recipe(
     skip_steps=1,
     forget_steps=1,
     gaze_steps=1,
-    settle_steps=1,
+    settle_steps=(1, 1),
     batch=2,
 )
 
@@ -44,13 +44,13 @@ def test_the_folder_is_an_ordinary_checkpoint_that_carries_its_setting(made):
 
 def test_a_run_that_was_stopped_goes_on_with_the_stage_it_was_in(made, monkeypatch):
     finished = (made / "model" / "model.safetensors").read_bytes()
-    (made / "work" / "settle.safetensors").unlink()
+    (made / "work" / "settle1.safetensors").unlink()
     taught = []
     teach = recipe.teach
     monkeypatch.setattr(recipe, "teach", lambda *a, **k: (taught.append(k["name"]), teach(*a, **k)))
     monkeypatch.setattr(recipe, "train_tower", lambda *a, **k: pytest.fail("the tower was finished"))
     train(made / "work", made / "again", TINY)
-    assert taught == ["settle"]
+    assert taught == ["settle1"]
     assert (made / "again" / "model.safetensors").read_bytes() == finished
 
 
