@@ -65,7 +65,7 @@ The caption with skipping is the caption with all tokens, word for word, in {_pe
 2. Skip-Vision in {recipe.skip_share:.0%} of the batches: {recipe.skip_steps} steps;
 3. the same with skipped tokens hidden from answers as they are when decoded: {recipe.forget_steps} steps;
 4. the tower's CLS token learns to look at everything there is, its patch features held: {recipe.gaze_steps} steps;
-5. stage 3 again with the tokens that are retained now: {' and '.join(map(str, recipe.settle_steps))} steps.
+5. stage 3 again with the tokens that are retained now: {" and ".join(map(str, recipe.settle_steps))} steps.
 
 Stages 1 to 3 and 5: {recipe.batch} pictures a step, a caption and three questions each, AdamW, peak rate
 {recipe.peak:g}. These very weights differ from what the recipe gives in two small things: their first tower round was
