@@ -29,7 +29,7 @@ def test_the_checkpoint_is_small_and_loads_as_it_is_in_transformers():
 def test_the_cards_figures_hold_on_a_part_of_the_held_out_scenes():
     part = evaluate(scenes=60)
     for setting in ("all_tokens", "skipping"):
-        # 0.2 is more than three binomial deviations of 60 scenes or 120 questions; a broken engine or checkpoint falls to nearly nothing.
+        # More than three binomial deviations of 60 scenes; a broken engine or checkpoint falls to nearly nothing.
         assert abs(part[setting]["shapes_right"] - CARD[setting]["shapes_right"]) < 0.2
         assert abs(part[setting]["questions_right"] - CARD[setting]["questions_right"]) < 0.2
     assert part["blank_picture"]["shapes_right"] < 0.1
