@@ -40,7 +40,7 @@ def train(
     work: Annotated[Path, typer.Argument(help="Folder for unfinished stages; a run that was stopped goes on there.")],
     output: Annotated[Path, typer.Argument(help="Folder for the finished checkpoint.")],
 ) -> None:
-    """Train the model that ships from nothing, on rendered scenes; about an hour on two cores."""
+    """Train the model that ships from nothing, on rendered scenes; well over an hour on two cores."""
     from skipvision.zoo.train import train as follow_recipe
 
     follow_recipe(work, output)

@@ -1,6 +1,6 @@
 """The recipe of the shipped model, from nothing to a folder: `skipvision zoo train`.
 
-Six stages, about an hour and a half on two cores in float32:
+Six stages, well over an hour on two cores in float32:
 
 0. *tower*: sees (see `tower`); two rounds, each with its own warm-up and fresh heads.
 1. *all*: projector and decoder learn to caption and answer with all visual tokens; tower frozen.
