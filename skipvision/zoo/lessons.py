@@ -1,4 +1,4 @@
-"""Stages 1 and 2 of the shipped model: it learns to caption and answer, first with all tokens, then with Skip-Vision.
+"""How the shipped model learns to caption and answer, with all tokens and with Skip-Vision.
 
 One picture teaches several things at once: its caption and some questions follow the same image block, each hidden
 from the others by the attention mask and each starting at the same position, exactly as it is asked alone later.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -28,8 +28,6 @@ from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import VISUAL_TOKENS
 from skipvision.zoo.tower import draw_stretch, normalise, photograph
 
-QUESTIONS = 3
-"""Questions asked beside the caption of each picture."""
 BEFORE, AFTER = "<s>USER: <image>", "\n"
 """What the chat template writes around an image."""
 
@@ -52,13 +50,13 @@ class Lesson:
     turns: tuple[Turn, ...]
 
 
-def lessons(tokenizer: PreTrainedTokenizerFast, *, first_seed: int, seed: int) -> Iterator[Lesson]:
-    """Endless lessons on fresh scenes, whose seeds count up from `first_seed`."""
+def lessons(tokenizer: PreTrainedTokenizerFast, *, first_seed: int, seed: int, questions: int = 3) -> Iterator[Lesson]:
+    """Endless lessons on fresh scenes, whose seeds count up from `first_seed`: a caption and some questions each."""
     rng = random.Random(seed)
     at = first_seed
     while True:
         drawn = scene(at)
-        asked = [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, QUESTIONS)]
+        asked = [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, questions)]
         turns = tuple(_turn(tokenizer, question, answer) for question, answer in asked)
         yield Lesson(photograph(drawn, rng, stretch=draw_stretch(rng)), turns)
         at += 1
@@ -76,10 +74,11 @@ class Reader:
         self.before = _ids(tokenizer, BEFORE)[:-1]  # the image's placeholder is replaced by its tokens
         self.after = _ids(tokenizer, AFTER)
 
-    def learnable(self) -> list[torch.nn.Parameter]:
+    def learnable(self) -> nn.ModuleDict:
         """Everything but the tower."""
-        parts = (self.core.multi_modal_projector, self.core.language_model, self.summary)
-        return [parameter for part in parts for parameter in part.parameters()]
+        core = self.core
+        parts = {"projector": core.multi_modal_projector, "decoder": core.language_model, "summary": self.summary}
+        return nn.ModuleDict(parts)
 
     def loss(self, batch: list[Lesson], config: SkipConfig, *, forgetting: bool = False) -> Tensor:
         """Mean cross-entropy over the tokens of the answers.
@@ -167,14 +166,13 @@ class _Turns:
 
 def teach(
     reader: Reader, source: Iterator[Lesson], *, name: str, steps: int, batch: int, peak: float,
-    skip: SkipConfig, skip_share: float, forgetting: bool, seed: int,
+    skip: SkipConfig, skip_share: float, seed: int,
 ) -> None:  # fmt: skip
-    """Run one stage in place.
+    """Run one round in place.
 
     Args:
         skip: the setting of the batches that skip.
         skip_share: share of batches that skip; the others see all tokens, so that the model answers both ways.
-        forgetting: see `Reader.loss`.
     """
     reader.model.train()
     rng = random.Random(seed)
@@ -182,7 +180,7 @@ def teach(
     latest = {"all": float("nan"), "skip": float("nan")}
     for step in range(steps):
         config = skip if rng.random() < skip_share else SkipConfig()
-        loss = reader.loss([next(source) for _ in range(batch)], config, forgetting=forgetting)
+        loss = reader.loss([next(source) for _ in range(batch)], config, forgetting=True)
         schedule.learn(loss)
         latest["all" if config.is_off else "skip"] = loss.item()
         if step % 50 == 0:

@@ -1,4 +1,4 @@
-"""Learning-rate schedule and progress lines shared by the stages of the recipe."""
+"""Learning rates, optimisers and progress lines shared by the stages of the recipe."""
 
 from __future__ import annotations
 
@@ -9,28 +9,39 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP_STEPS = 150
+ADAM_SHARE = 0.2
+"""The rate of everything that AdamW moves, as a share of the rate of the matrices inside the layers."""
 
 
 class Schedule:
-    """AdamW with linear warm-up, then cosine to a twentieth of the peak; gradients clipped to norm 1."""
+    """Linear warm-up, then cosine to a twentieth of the peak; gradients clipped to norm 1.
 
-    def __init__(self, parameters: list[nn.Parameter], *, peak: float, steps: int, name: str) -> None:
-        matrices = [p for p in parameters if p.ndim > 1]
-        vectors = [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
-        self.parameters, self.peak, self.steps, self.name = parameters, peak, steps, name
+    Muon moves the matrices inside transformer layers, AdamW the rest: embeddings, norms, heads.
+    """
+
+    def __init__(self, module: nn.Module, *, peak: float, steps: int, name: str) -> None:
+        learnable = {path: p for path, p in module.named_parameters() if p.requires_grad}
+        inside = [p for path, p in learnable.items() if ".layers." in path and p.ndim == 2]
+        others = [p for path, p in learnable.items() if ".layers." not in path and p.ndim > 1]
+        vectors = [p for p in learnable.values() if p.ndim <= 1]
+        self.muon = Muon(inside, lr=0.0)
+        groups = [{"params": others, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+        self.parameters, self.peak, self.steps, self.name = [*learnable.values()], peak, steps, name
         self.step = 0
         self._started = time.monotonic()
 
     def learn(self, loss: Tensor) -> None:
         """Take one step down the gradient of `loss`."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in (self.muon, self.adam):
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * self._share()
-        self.optimizer.step()
+        rate = self.peak * self._share()
+        for optimizer, share in ((self.muon, 1.0), (self.adam, ADAM_SHARE)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
         self.step += 1
 
     def say(self, **numbers: float) -> None:
@@ -44,3 +55,41 @@ class Schedule:
             return (self.step + 1) / WARM_UP_STEPS
         progress = (self.step - WARM_UP_STEPS) / max(1, self.steps - WARM_UP_STEPS)
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (K. Jordan, 2024) in the dtype of the weights, with the step size of arXiv:2502.16982.
+
+    `torch.optim.Muon` orthogonalises in bfloat16, which is hundreds of times slower than float32 on processors that
+    have no units for it.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": 0.95, "weight_decay": 0.02})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                momentum.lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """The nearest matrix with singular values around 1, by five quintic Newton-Schulz steps.
+
+    Args:
+        matrix: (rows, columns), any float dtype.
+    """
+    flat: Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    flat = flat / flat.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = flat @ flat.T
+        flat = 3.4445 * flat + (-4.7750 * gram + 2.0315 * gram @ gram) @ flat
+    return flat.T if matrix.shape[0] > matrix.shape[1] else flat

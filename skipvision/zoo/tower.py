@@ -1,14 +1,15 @@
-"""Stage 0 of the shipped model: the vision tower learns to see, as CLIP's did before LLaVA took it.
+"""How the shipped model's vision tower learns to see, as CLIP's did before LLaVA took it.
 
 Scenes are rendered, so the truth of every patch is known: the tower is trained to name, for each patch, the shape,
-colour, size, letter and centre of what covers it, and from its CLS token which things are in the picture at all.
-The second task gives the CLS token an attention row that looks at objects, which Skip-Vision selects tokens by.
-The heads are thrown away afterwards.
+colour, size, letter, place and centre of what covers it, and from its CLS token which things are in the picture at
+all. A retained token is read away from where it stood, so that it must carry its place itself.
+
+Naming what is there needs one patch of each thing; Skip-Vision, which selects tokens by the CLS token's attention row,
+needs them all. So that row is drawn to every covered patch. The heads are thrown away afterwards.
 """
 
 from __future__ import annotations
 
-import copy
 import io
 import random
 from dataclasses import dataclass
@@ -20,14 +21,28 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 from transformers import CLIPVisionModel
 
-from skipvision.families.clip import ClsRow, run_tower, watching_cls
-from skipvision.scenes import BACKGROUNDS, COLOURS, LETTERS, SHAPES, SIZES, TEXT_HEIGHT, Scene, scene
+from skipvision.families.clip import ClsRow, watching_cls
+from skipvision.scenes import (
+    BACKGROUNDS,
+    CELLS,
+    COLOURS,
+    LETTERS,
+    SHAPES,
+    SIZES,
+    TEXT_HEIGHT,
+    Scene,
+    Shape,
+    Text,
+    scene,
+)  # fmt: skip
 from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import IMAGE_MEAN, IMAGE_SIDE, IMAGE_STD, PATCH_SIDE
 
 GRID = IMAGE_SIDE // PATCH_SIDE
 COLOUR_NAMES = tuple(COLOURS)
 SIZE_NAMES = tuple(SIZES)
+FULL = (1, 2, 3, 4, 5, 6)
+"""How many shapes the scenes have that the tower learns from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,8 @@ class PatchTruth:
     colour: np.ndarray
     size: np.ndarray
     letter: np.ndarray
+    cell: np.ndarray
+    """(GRID, GRID) int64: 0 nothing, 1 to 9 where its object stands, in reading order."""
     offset: np.ndarray
     """(GRID, GRID, 2) float32: from the patch to the centre of its object, in shares of the side."""
     present: np.ndarray
@@ -47,7 +64,7 @@ class PatchTruth:
 
 def patch_truth(drawn: Scene, *, stretch: float = 1.0) -> PatchTruth:
     """Derive the truth of every patch from the scene's geometry, after `photograph` with the same `stretch`."""
-    shape, colour, size, letter = (np.zeros((GRID, GRID), np.int64) for _ in range(4))
+    shape, colour, size, letter, cell = (np.zeros((GRID, GRID), np.int64) for _ in range(5))
     offset = np.zeros((GRID, GRID, 2), np.float32)
     present = np.zeros(len(SHAPES) * len(COLOUR_NAMES) + len(LETTERS), np.float32)
     # Patch centres in the scene's own coordinates, in which it spans 0 to 1.
@@ -58,6 +75,7 @@ def patch_truth(drawn: Scene, *, stretch: float = 1.0) -> PatchTruth:
         shape[inside] = 1 + SHAPES.index(thing.shape)
         colour[inside] = 1 + COLOUR_NAMES.index(thing.colour)
         size[inside] = 1 + SIZE_NAMES.index(thing.size)
+        cell[inside] = _cell(thing)
         offset[inside] = np.stack(np.broadcast_arrays(dx, dy), axis=-1)[inside]
         present[SHAPES.index(thing.shape) * len(COLOUR_NAMES) + COLOUR_NAMES.index(thing.colour)] = 1
     if drawn.text:
@@ -67,9 +85,10 @@ def patch_truth(drawn: Scene, *, stretch: float = 1.0) -> PatchTruth:
             inside = down[:, None] & across[None, :]
             shape[inside] = 1 + len(SHAPES)
             letter[inside] = 1 + LETTERS.index(character)
+            cell[inside] = _cell(drawn.text)
             offset[inside, 0] = (np.broadcast_to((left + right) / 2 - centres[None, :], inside.shape))[inside]
             present[len(SHAPES) * len(COLOUR_NAMES) + LETTERS.index(character)] = 1
-    return PatchTruth(shape, colour, size, letter, offset, present)
+    return PatchTruth(shape, colour, size, letter, cell, offset, present)
 
 
 def photograph(drawn: Scene, rng: random.Random, *, stretch: float = 1.0) -> np.ndarray:
@@ -113,63 +132,46 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 class SightLessons(nn.Module):
-    """The tower with the heads that teach it. `forward` gives the loss of one batch and two accuracies."""
+    """The tower with the heads that teach it. `forward` gives the loss of one batch and its shares of right patches."""
 
     def __init__(self, tower: CLIPVisionModel) -> None:
         super().__init__()
         self.tower = tower
         width = tower.config.hidden_size
-        self.sections = (len(SHAPES) + 2, len(COLOUR_NAMES) + 1, len(SIZE_NAMES) + 1, len(LETTERS) + 1, 2)
-        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(self.sections)))
+        self.kinds = {
+            "shape": len(SHAPES) + 2,
+            "colour": len(COLOUR_NAMES) + 1,
+            "size": len(SIZE_NAMES) + 1,
+            "letter": len(LETTERS) + 1,
+            "cell": len(CELLS) ** 2 + 1,
+        }
+        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sum(self.kinds.values()) + 2))
         self.presence_head = nn.Linear(width, len(SHAPES) * len(COLOUR_NAMES) + len(LETTERS))
 
-    def forward(self, pixels: Tensor, truths: list[PatchTruth]) -> tuple[Tensor, float, float]:
-        seen = self.tower(normalise(pixels), output_hidden_states=True)
+    def forward(self, pixels: Tensor, truths: list[PatchTruth]) -> tuple[Tensor, dict[str, float]]:
+        """Give the loss of a batch, and for every kind the share of its patches that are named right.
+
+        Args:
+            pixels: (images, side, side, 3) uint8.
+            truths: one for each image.
+        """
+        with watching_cls(self.tower, self.tower.config.num_hidden_layers - 1) as row:
+            seen = self.tower(normalise(pixels), output_hidden_states=True)
         patches = self.patch_head(seen.hidden_states[-1][:, 1:]).flatten(0, 1)
-        *kinds, offset = patches.split(self.sections, dim=-1)
-        loss = patches.new_zeros(())
-        for logits, name in zip(kinds, ("shape", "colour", "size", "letter"), strict=True):
-            wanted = torch.from_numpy(np.stack([getattr(truth, name) for truth in truths])).flatten()
+        *named, offset = patches.split([*self.kinds.values(), 2], dim=-1)
+        loss, right = patches.new_zeros(()), {}
+        for logits, kind in zip(named, self.kinds, strict=True):
+            wanted = torch.from_numpy(np.stack([getattr(truth, kind) for truth in truths])).flatten()
             weight = logits.new_ones(logits.shape[-1])
             weight[0] = 0.15  # most patches are empty
             loss = loss + cross_entropy(logits, wanted, weight=weight)
-        shape = torch.from_numpy(np.stack([truth.shape for truth in truths])).flatten()
-        covered = shape > 0
+            right[kind] = (logits.argmax(-1) == wanted)[wanted > 0].float().mean().item()
+        covered = torch.from_numpy(np.stack([truth.shape > 0 for truth in truths])).flatten(1)
         away = torch.from_numpy(np.stack([truth.offset for truth in truths])).flatten(0, 2)
-        loss = loss + 20 * smooth_l1_loss(offset[covered], away[covered], beta=0.02)
+        loss = loss + 20 * smooth_l1_loss(offset[covered.flatten()], away[covered.flatten()], beta=0.02)
         present = torch.from_numpy(np.stack([truth.present for truth in truths]))
         loss = loss + 10 * binary_cross_entropy_with_logits(self.presence_head(seen.pooler_output), present)
-        right = (kinds[0].argmax(-1) == shape)[covered].float().mean().item()
-        letter = torch.from_numpy(np.stack([truth.letter for truth in truths])).flatten()
-        spelled = (kinds[3].argmax(-1) == letter)[letter > 0].float().mean().item()
-        return loss, right, spelled
-
-
-def teach_gaze(tower: CLIPVisionModel, *, steps: int, batch: int, peak: float, first_seed: int, seed: int) -> None:
-    """Teach the CLS token to look at everything that is there, and change nothing else that anyone reads.
-
-    Naming what is in the picture needs one patch of each thing; selection needs them all. So the CLS attention row
-    of the last layer is drawn to all covered patches, while the patch features are held to what they were, so that
-    a decoder which has learned to read them still can.
-    """
-    before = copy.deepcopy(tower).eval()
-    layers = tower.config.num_hidden_layers
-    schedule = Schedule(list(tower.parameters()), peak=peak, steps=steps, name="gaze")
-    rng = random.Random(seed)
-    for step in range(steps):
-        seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
-        scenes = [(scene(at, shapes=(1, 2, 3, 4)), draw_stretch(rng)) for at in seeds]
-        pixels = normalise(torch.from_numpy(np.stack([photograph(drawn, rng, stretch=by) for drawn, by in scenes])))
-        covered = np.stack([patch_truth(drawn, stretch=by).shape > 0 for drawn, by in scenes])
-        with torch.no_grad():
-            wanted, _ = run_tower(before, pixels, layers=layers)
-        with watching_cls(tower, layers - 1) as row:
-            features = tower(pixels).last_hidden_state[:, 1:]
-        gaze = _gaze_loss(row, torch.from_numpy(covered).flatten(1).float())
-        drift = (features - wanted).square().mean() / wanted.var()
-        schedule.learn(gaze + 20 * drift)
-        if step % 50 == 0:
-            schedule.say(gaze=gaze.item(), drift=drift.item())
+        return loss + 0.5 * _gaze_loss(row, covered.float()), right
 
 
 def _gaze_loss(row: ClsRow, covered: Tensor) -> Tensor:
@@ -177,6 +179,10 @@ def _gaze_loss(row: ClsRow, covered: Tensor) -> Tensor:
     cls_query, keys, scaling = row.parts()
     look = ((keys @ cls_query[..., None]).squeeze(-1) * scaling).softmax(dim=-1).mean(dim=1)[:, 1:]
     return -((covered * look.clamp(min=1e-8).log()).sum(dim=1) / covered.sum(dim=1).clamp(min=1)).mean()
+
+
+def _cell(thing: Shape | Text) -> int:
+    return 1 + thing.cell[0] * len(CELLS) + thing.cell[1]
 
 
 def _widen(picture: Image.Image, stretch: float, background: tuple[int, int, int], *, upright: bool) -> Image.Image:
@@ -200,15 +206,18 @@ def _letter_spans(drawn: Scene) -> list[tuple[str, float, float]]:
 
 
 def train_tower(lessons: SightLessons, *, steps: int, batch: int, peak: float, first_seed: int, seed: int) -> None:
-    """Teach the tower in place on freshly rendered scenes, whose seeds count up from `first_seed`."""
+    """Teach the tower in place on freshly rendered scenes, whose seeds count up from `first_seed`.
+
+    The scenes are fuller than those of the later stages: what a patch teaches costs as much where nothing is.
+    """
     lessons.train()
-    schedule = Schedule(list(lessons.parameters()), peak=peak, steps=steps, name="tower")
+    schedule = Schedule(lessons, peak=peak, steps=steps, name="tower")
     rng = random.Random(seed)
     for step in range(steps):
         seeds = range(first_seed + step * batch, first_seed + (step + 1) * batch)
-        scenes = [(scene(at, shapes=(1, 2, 3, 4), text_share=0.6), draw_stretch(rng)) for at in seeds]
+        scenes = [(scene(at, shapes=FULL, text_share=0.8), draw_stretch(rng)) for at in seeds]
         pixels = torch.from_numpy(np.stack([photograph(drawn, rng, stretch=by) for drawn, by in scenes]))
-        loss, right, spelled = lessons(pixels, [patch_truth(drawn, stretch=by) for drawn, by in scenes])
+        loss, right = lessons(pixels, [patch_truth(drawn, stretch=by) for drawn, by in scenes])
         schedule.learn(loss)
         if step % 50 == 0:
-            schedule.say(loss=loss.item(), shape_right=right, letter_right=spelled)
+            schedule.say(loss=loss.item(), **right)

@@ -1,19 +1,15 @@
 """The recipe of the shipped model, from nothing to a folder: `skipvision zoo train`.
 
-Six stages, well over an hour on two cores in float32:
+First the tower learns to see, and to look at everything that is there (see `tower`). Then, with the tower frozen, the
+projector and the decoder learn to caption and answer, in rounds: all visual tokens first, then with Skip-Vision active
+in a share of the batches, the paper's 100/156 of 576 scaled to this encoder; the summary pooling learns there.
 
-0. *tower*: sees (see `tower`); two rounds, each with its own warm-up and fresh heads.
-1. *all*: projector and decoder learn to caption and answer with all visual tokens; tower frozen.
-2. *skip*: the same with Skip-Vision active in most batches, the paper's 100/156 of 576 scaled to this encoder; the
-   summary pooling learns here.
-3. *forget*: the same, with skipped tokens hidden from all but the first token of an answer, as they are when the keys
-   and values of skipped tokens are forgotten. The paper trains stage 2 only and loses little; a decoder this small
-   leans on the skipped tokens while it writes, and loses most of its captions without this stage.
-4. *gaze*: the tower's CLS token learns to look at everything that is there, so that it is retained (see `tower`);
-   with the looks of stage 0 a quarter of all shapes had no retained token.
-5. *settle*: stage 3 again, with the tokens that are retained now; two rounds.
+Skipped tokens are hidden from all but the first token of an answer, as they are when their keys and values are
+forgotten. The paper trains without that and loses little; a decoder this small leans on the skipped tokens while it
+writes, and loses most of its captions.
 
-Each stage is saved when it ends, so that a run that is stopped goes on with the stage it was in.
+Each stage is saved when it ends, so that a run that is stopped goes on with the stage it was in. Two hours on two cores
+in float32.
 """
 
 from __future__ import annotations
@@ -33,37 +29,37 @@ from skipvision.families.checkpoint import save_skip, scaled_paper_setting
 from skipvision.method.summary import SummaryPooling
 from skipvision.zoo.lessons import Reader, lessons, teach
 from skipvision.zoo.shape import VISUAL_TOKENS, build_processor, build_tokenizer, model_config
-from skipvision.zoo.tower import SightLessons, teach_gaze, train_tower
+from skipvision.zoo.tower import SightLessons, train_tower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TowerRound:
-    """One round of stage 0."""
+class ReadingRound:
+    """One round of captions and questions."""
 
+    name: str
     steps: int
-    batch: int
     peak: float
-    first_seed: int
+    """Highest learning rate."""
+    skip_share: float
+    """Share of the batches that skip; the others see all tokens."""
+    questions: int = 3
+    """Asked beside the caption of each picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Sizes of the stages. The default is how the shipped model was made; seeds below ten million are held out."""
 
-    tower: tuple[TowerRound, ...] = (
-        TowerRound(steps=900, batch=32, peak=1.5e-3, first_seed=10_000_000),
-        TowerRound(steps=2000, batch=16, peak=1e-3, first_seed=11_000_000),
-    )
-    all_steps: int = 300
-    skip_steps: int = 1300
-    forget_steps: int = 750
-    gaze_steps: int = 400
-    gaze_peak: float = 5e-4
-    settle_steps: tuple[int, ...] = (1000, 550)
     batch: int = 16
-    peak: float = 1.5e-3
-    skip_share: float = 0.75
-    """Share of the batches of stages 2, 3 and 5 that skip."""
+    """Pictures a step."""
+    tower_steps: int = 4500
+    tower_peak: float = 2e-2
+    rounds: tuple[ReadingRound, ...] = (
+        ReadingRound(name="all", steps=300, peak=1e-2, skip_share=0.0),
+        ReadingRound(name="skip", steps=3200, peak=1e-2, skip_share=0.75),
+        ReadingRound(name="settle", steps=700, peak=4e-3, skip_share=0.4),
+        ReadingRound(name="captions", steps=800, peak=6e-3, skip_share=0.2, questions=1),
+    )
 
 
 class Nursery:
@@ -91,16 +87,9 @@ class Nursery:
 
     def grow(self) -> None:
         """Run all stages."""
-        share = self.recipe.skip_share
-        for number, round_ in enumerate(self.recipe.tower):
-            self.stage(f"tower{number}", partial(self._see, number, round_))
-        self.stage("all", partial(self._read, "all", self.recipe.all_steps, 0.0, 20_000_000))
-        self.stage("skip", partial(self._read, "skip", self.recipe.skip_steps, share, 30_000_000))
-        self.stage("forget", partial(self._read, "forget", self.recipe.forget_steps, share, 40_000_000))
-        self.stage("gaze", self._look)
-        for number, steps in enumerate(self.recipe.settle_steps):
-            first_seed = 50_000_000 + 10_000_000 * number
-            self.stage(f"settle{number}", partial(self._read, f"settle{number}", steps, share, first_seed))
+        self.stage("tower", self._see)
+        for number, round_ in enumerate(self.recipe.rounds):
+            self.stage(round_.name, partial(self._read, round_, 20_000_000 + 10_000_000 * number))
 
     def export(self, output: Path) -> None:
         """Write the checkpoint folder: transformers loads it, and it carries its SkipConfig."""
@@ -112,33 +101,26 @@ class Nursery:
         shutil.rmtree(output, ignore_errors=True)
         fresh.rename(output)
 
-    def _see(self, number: int, round_: TowerRound) -> None:
+    def _see(self) -> None:
         train_tower(
             SightLessons(self.model.model.vision_tower),
-            steps=round_.steps, batch=round_.batch, peak=round_.peak, first_seed=round_.first_seed, seed=number,
-        )  # fmt: skip
-
-    def _look(self) -> None:
-        teach_gaze(
-            self.model.model.vision_tower,
-            steps=self.recipe.gaze_steps,
+            steps=self.recipe.tower_steps,
             batch=self.recipe.batch,
-            peak=self.recipe.gaze_peak,
-            first_seed=12_000_000,
-            seed=5,
+            peak=self.recipe.tower_peak,
+            first_seed=10_000_000,
+            seed=0,
         )
 
-    def _read(self, name: str, steps: int, skip_share: float, first_seed: int) -> None:
+    def _read(self, round_: ReadingRound, first_seed: int) -> None:
         teach(
             Reader(self.model, self.summary, self.tokenizer),
-            lessons(self.tokenizer, first_seed=first_seed, seed=first_seed),
-            name=name,
-            steps=steps,
+            lessons(self.tokenizer, first_seed=first_seed, seed=first_seed, questions=round_.questions),
+            name=round_.name,
+            steps=round_.steps,
             batch=self.recipe.batch,
-            peak=self.recipe.peak,
+            peak=round_.peak,
             skip=scaled_paper_setting(VISUAL_TOKENS),
-            skip_share=skip_share,
-            forgetting=name not in ("all", "skip"),
+            skip_share=round_.skip_share,
             seed=first_seed,
         )
 

@@ -90,5 +90,5 @@ def test_the_tower_learns_nothing_and_everything_else_does(reader, batch):
     reader.model.zero_grad()
     reader.loss(batch, SKIP, forgetting=True).backward()
     assert all(p.grad is None for p in reader.core.vision_tower.parameters())
-    unused = [p for p in reader.learnable() if p.grad is None]
+    unused = [p for p in reader.learnable().parameters() if p.grad is None]
     assert not unused

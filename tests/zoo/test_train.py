@@ -6,17 +6,18 @@ import pytest
 from transformers import LlavaForConditionalGeneration
 
 from skipvision.engine import Engine, Request, Sampling
+from skipvision.scenes import scene
+from skipvision.zoo import lessons, tower
 from skipvision.zoo import train as recipe
-from skipvision.zoo.train import Recipe, TowerRound, train
+from skipvision.zoo.train import ReadingRound, Recipe, train
 
 TINY = Recipe(
-    tower=(TowerRound(steps=1, batch=2, peak=1e-3, first_seed=10_000_000),),
-    all_steps=1,
-    skip_steps=1,
-    forget_steps=1,
-    gaze_steps=1,
-    settle_steps=(1, 1),
     batch=2,
+    tower_steps=1,
+    rounds=(
+        ReadingRound(name="first", steps=1, peak=1e-3, skip_share=0.0),
+        ReadingRound(name="second", steps=1, peak=1e-3, skip_share=1.0, questions=1),
+    ),
 )
 
 
@@ -44,16 +45,20 @@ def test_the_folder_is_an_ordinary_checkpoint_that_carries_its_setting(made):
 
 def test_a_run_that_was_stopped_goes_on_with_the_stage_it_was_in(made, monkeypatch):
     finished = (made / "model" / "model.safetensors").read_bytes()
-    (made / "work" / "settle1.safetensors").unlink()
+    (made / "work" / "second.safetensors").unlink()
     taught = []
     teach = recipe.teach
     monkeypatch.setattr(recipe, "teach", lambda *a, **k: (taught.append(k["name"]), teach(*a, **k)))
     monkeypatch.setattr(recipe, "train_tower", lambda *a, **k: pytest.fail("the tower was finished"))
     train(made / "work", made / "again", TINY)
-    assert taught == ["settle1"]
+    assert taught == ["second"]
     assert (made / "again" / "model.safetensors").read_bytes() == finished
 
 
-def test_held_out_seeds_are_never_drawn():
-    first_seeds = [round_.first_seed for round_ in Recipe().tower]
-    assert min(first_seeds) >= 10_000_000
+def test_held_out_seeds_are_never_drawn(tmp_path, monkeypatch):
+    drawn = []
+    for module in (tower, lessons):
+        monkeypatch.setattr(module, "scene", lambda seed, **wanted: (drawn.append(seed), scene(seed, **wanted))[1])
+    train(tmp_path / "work", tmp_path / "model", TINY)
+    assert len(set(drawn)) == 3 * TINY.batch
+    assert min(drawn) >= 10_000_000
