@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skipvision.engine.kv_cache import whole_pages
 from skipvision.engine.live_request import LiveRequest
 from skipvision.engine.request import Request
 from skipvision.engine.text import AnswerText
@@ -24,9 +25,9 @@ class Limits:
     context_tokens: int
     """Prompt and answer together."""
     step_tokens: int
-    """A prompt, since it is read in one step."""
+    """What is read in one step; a longer prompt is read in several, its skipped tokens cached until the last."""
     cache_tokens: int
-    """What a request has cached at the end of its longest answer."""
+    """What a request has cached at any time."""
 
 
 class Intake:
@@ -80,11 +81,12 @@ class Intake:
                 f"{min(limits.context_tokens, limits.cache_tokens)} tokens that the model holds; ask for fewer",
                 code="sampling_invalid",
             )
-        excess = max(
-            plan.prompt_tokens + max_tokens - limits.context_tokens,
-            plan.prompt_tokens - limits.step_tokens,
-            plan.cached_tokens + max_tokens - 1 - limits.cache_tokens,
-        )
+        # The last token of an answer is never read, so never cached.
+        most_cached = plan.cached_tokens + max_tokens - 1
+        if plan.prompt_tokens > limits.step_tokens:
+            dropped = plan.prompt_tokens - plan.cached_tokens
+            most_cached = max(most_cached, whole_pages(plan.cached_tokens) + whole_pages(dropped))
+        excess = max(plan.prompt_tokens + max_tokens - limits.context_tokens, most_cached - limits.cache_tokens)
         if excess > 0:
             raise PromptTooLongError(prompt_tokens=plan.prompt_tokens, limit_tokens=plan.prompt_tokens - excess)
 

@@ -28,9 +28,13 @@ class PageTable:
 
     __slots__ = ("cached_tokens", "pages")
 
-    def __init__(self, pages: list[int]) -> None:
-        self.pages = pages
+    def __init__(self) -> None:
+        self.pages: list[int] = []
         self.cached_tokens = 0
+
+    def pages_to_hold(self, more: int) -> int:
+        """Pages that it lacks for `more` tokens."""
+        return max(0, pages_for(self.cached_tokens + more) - len(self.pages))
 
     def slots(self, start: int, stop: int) -> np.ndarray:
         """Where the cached tokens [start, stop) of the sequence live in the pool: int64."""
@@ -60,13 +64,14 @@ class PagePool:
         """Tokens that one sequence can have if it has everything."""
         return self.num_pages * PAGE_TOKENS
 
-    def has_room_for(self, tokens: int) -> bool:
-        return pages_for(tokens) <= len(self._free)
+    @property
+    def free_pages(self) -> int:
+        return len(self._free)
 
-    def take(self, tokens: int) -> PageTable:
-        """Pages for `tokens` tokens; ask `has_room_for` first."""
-        assert self.has_room_for(tokens), "admission counts pages before it takes them"
-        return PageTable([self._free.pop() for _ in range(pages_for(tokens))])
+    def hand_out(self, table: PageTable, pages: int) -> None:
+        """Add free pages to a sequence; ask `free_pages` first."""
+        assert pages <= len(self._free), "the scheduler counts pages before it hands them out"
+        table.pages += [self._free.pop() for _ in range(pages)]
 
     def give_back(self, table: PageTable) -> None:
         """Take back all pages of a sequence; the table is empty afterwards."""
@@ -100,6 +105,11 @@ class KvCache:
 def pages_for(tokens: int) -> int:
     """Pages that `tokens` tokens of one sequence take."""
     return -(-tokens // PAGE_TOKENS)
+
+
+def whole_pages(tokens: int) -> int:
+    """Tokens, rounded up to whole pages."""
+    return pages_for(tokens) * PAGE_TOKENS
 
 
 def choose_num_pages(

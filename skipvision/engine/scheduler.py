@@ -1,30 +1,37 @@
-"""Who is read in the next step, who speaks, who waits.
+"""Who is read in the next step, how far, and who waits.
 
-Decides order and admission only and never touches a tensor. First come, first read: a request is admitted when the
-pages for its cached prompt and for its longest answer are free, and nobody overtakes it, so nobody starves. Since
-everything a running request can ever need is reserved when it is admitted, no running request is ever put back.
+Decides order and admission only and never touches a tensor. First come, first read: nobody overtakes a request that
+waits for room, and when pages run out the youngest gives way to the oldest, so nobody starves and the oldest always
+goes on. Whoever gives way goes back to the head of the line and reads its prompt and its output again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from skipvision.engine.kv_cache import PagePool
-from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.kv_cache import PagePool, pages_for
+from skipvision.engine.live_request import LiveRequest, Reading
 from skipvision.errors import QueueFullError
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One forward pass: who generates its next token, and whose prompt is read."""
+    """One forward pass: the newest output token of those who decode, then the parts of prompts that are read."""
 
-    decodes: tuple[LiveRequest, ...]
-    prompts: tuple[LiveRequest, ...]
+    decodes: tuple[Reading, ...] = ()
+    chunks: tuple[Reading, ...] = ()
+    """Parts of prompts; and the output so far of requests that start over."""
 
     @property
-    def requests(self) -> tuple[LiveRequest, ...]:
+    def readings(self) -> tuple[Reading, ...]:
+        """Everything that is read, in the order of its rows."""
+        return self.decodes + self.chunks
+
+    @property
+    def speakers(self) -> tuple[LiveRequest, ...]:
         """Everyone who gets a token from this step, in the order of its rows."""
-        return self.decodes + self.prompts
+        return tuple(reading.request for reading in self.readings if reading.speaks)
 
 
 class Scheduler:
@@ -38,6 +45,8 @@ class Scheduler:
         # Dictionaries, for their order and because a request may leave from the middle of either.
         self._waiting: dict[str, LiveRequest] = {}
         self._running: dict[str, LiveRequest] = {}
+        self.preemptions = 0
+        """How often a request was put back for want of pages."""
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._waiting or request_id in self._running
@@ -65,27 +74,90 @@ class Scheduler:
         self._waiting[request.request_id] = request
 
     def next_step(self) -> Step:
-        """Admit whom there is room for; their prompts are read while the others speak."""
-        decodes = tuple(self._running.values())
-        return Step(decodes, tuple(self._admit()))
+        """Give the running their next tokens, oldest first, and what is left of the step to those who wait."""
+        before, budget = self.preemptions, self._max_step_tokens
+        decodes: list[Reading] = []
+        chunks: list[Reading] = []
+        for request in self._oldest_first():
+            tokens = 1 if request.is_decoding else min(request.unread_tokens, budget)
+            reading = request.reading(tokens)
+            if tokens and self._make_room(reading):
+                (decodes if request.is_decoding else chunks).append(reading)
+                budget -= 0 if request.is_decoding else tokens
+        if self.preemptions == before:  # whoever came in now would be the next to be put back
+            chunks += self._admit(budget)
+        return Step(tuple(decodes), tuple(chunks))
+
+    def settle(self, step: Step) -> None:
+        """Note that the pass has read the step; what was kept only until a prompt's end is free."""
+        for reading in step.readings:
+            reading.request.read_tokens = reading.stop
+            if reading.ends_prompt:
+                self._pool.give_back(reading.request.transient)
+                reading.request.visual = None
 
     def remove(self, request_id: str) -> LiveRequest | None:
         """Let a request go, wherever it stands; its pages are free at once. None: it is not here."""
         request = self._waiting.pop(request_id, None) or self._running.pop(request_id, None)
-        if request is not None and request.pages is not None:
-            self._pool.give_back(request.pages)
-            request.pages = None
+        if request is not None:
+            self._take_pages(request)
         return request
 
-    def _admit(self) -> list[LiveRequest]:
-        admitted: list[LiveRequest] = []
-        budget = self._max_step_tokens
-        while self._waiting and len(self._running) < self._max_running:
+    def _oldest_first(self) -> Iterator[LiveRequest]:
+        """The running requests, less those that are put back meanwhile."""
+        for request in tuple(self._running.values()):
+            if request.request_id in self._running:
+                yield request
+
+    def _admit(self, budget: int) -> Iterator[Reading]:
+        while self._waiting and budget and len(self._running) < self._max_running:
             first = next(iter(self._waiting.values()))
-            if first.plan.prompt_tokens > budget or not self._pool.has_room_for(first.most_cached_tokens):
+            # What fits into one step is never split: its skipped tokens then need no room at all.
+            if budget < first.unread_tokens <= self._max_step_tokens:
+                break
+            reading = first.reading(min(first.unread_tokens, budget))
+            if self._pages_to_start(first, whole=reading.ends_prompt) > self._pool.free_pages:
                 break  # it goes first as soon as there is room; whoever stands behind it waits too
-            budget -= first.plan.prompt_tokens
-            first.pages = self._pool.take(first.most_cached_tokens)
+            budget -= reading.stop
             self._running[first.request_id] = self._waiting.pop(first.request_id)
-            admitted.append(first)
-        return admitted
+            self._hand_out(reading)
+            yield reading
+
+    def _pages_to_start(self, request: LiveRequest, *, whole: bool) -> int:
+        """Pages to read all it has, and one more for each that runs, so that it is not put back at once."""
+        plan = request.plan
+        dropped = 0 if whole else plan.prompt_tokens - plan.cached_tokens
+        during = pages_for(plan.cached_tokens) + pages_for(dropped)
+        return max(during, pages_for(plan.cached_tokens + len(request.output_ids))) + len(self._running)
+
+    def _make_room(self, reading: Reading) -> bool:
+        """Hand out the pages of a running request's reading, the youngest giving way. False: that is itself."""
+        while _pages_for(reading) > self._pool.free_pages:
+            youngest = next(reversed(self._running.values()))
+            self._put_back(youngest)
+            if youngest is reading.request:
+                return False
+        self._hand_out(reading)
+        return True
+
+    def _put_back(self, request: LiveRequest) -> None:
+        """To the head of the line: it is older than all who wait."""
+        self.preemptions += 1
+        self._take_pages(self._running.pop(request.request_id))
+        request.start_over()
+        self._waiting = {request.request_id: request, **self._waiting}
+
+    def _hand_out(self, reading: Reading) -> None:
+        request = reading.request
+        for table, tokens in ((request.cached, reading.kept_tokens), (request.transient, reading.transient_tokens)):
+            self._pool.hand_out(table, table.pages_to_hold(tokens))
+
+    def _take_pages(self, request: LiveRequest) -> None:
+        for table in (request.cached, request.transient):
+            self._pool.give_back(table)
+
+
+def _pages_for(reading: Reading) -> int:
+    request = reading.request
+    kept, transient = reading.kept_tokens, reading.transient_tokens
+    return request.cached.pages_to_hold(kept) + request.transient.pages_to_hold(transient)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import DecodeRows, PromptRows, StepAttention
+from skipvision.engine.attention import ChunkRows, DecodeRows, StepAttention
 from skipvision.engine.kv_cache import KvCache, PagePool, PageTable
 from skipvision.method.flops import DecoderShape
 
@@ -41,7 +41,8 @@ class Bench:
         return tuple(torch.randn(count, n, 8, generator=self.generator) for n in heads)
 
     def cached(self, k: Tensor, v: Tensor, count: int) -> PageTable:
-        table = self.pool.take(len(k))
+        table = PageTable()
+        self.pool.hand_out(table, table.pages_to_hold(len(k)))
         self.cache.write(1, torch.from_numpy(table.append(count)), k[:count], v[:count])
         return table
 
@@ -65,9 +66,9 @@ def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(head
         written_rows=torch.arange(3),
         written_slots=torch.cat([torch.from_numpy(each) for each in written]),
         decodes=DecodeRows(slots, torch.tensor([40, 3, 17])),
-        prompts=[
-            PromptRows(3, 12, torch.empty(0, dtype=torch.int64)),
-            PromptRows(12, 18, torch.from_numpy(past.slots(0, 19))),
+        chunks=[
+            ChunkRows(3, 12, torch.empty(0, dtype=torch.int64)),
+            ChunkRows(12, 18, torch.from_numpy(past.slots(0, 19))),
         ],
     )
     expected = [plainly(tokens[0][-1:], *tokens[1:]) for tokens in speaking]
@@ -79,9 +80,10 @@ def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
     bench = Bench(heads=4, kv_heads=2)
     q, k, v = bench.tokens(8)
     kept = torch.tensor([0, 1, 5, 6, 7])
-    table = bench.pool.take(5)
+    table = PageTable()
+    bench.pool.hand_out(table, 1)
     nothing = torch.empty(0, dtype=torch.int64)
-    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), None, [PromptRows(0, 8, nothing)])
+    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), None, [ChunkRows(0, 8, nothing)])
     attend(0, q, k, v, SCALING)
 
     assert torch.equal(bench.cache.read(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept])

@@ -56,9 +56,9 @@ def test_a_pool_too_small_for_all_makes_requests_wait_and_all_finish(family: Fam
     names = [str(i) for i in range(9)]
     for name in names:
         engine.add(ask(name, images=(image,), max_tokens=40))
-    assert len(engine.step()) == 1, "a second one would not fit to its end"
     finished = answers(drive(engine))
     assert list(finished) == names, "first come, first served"
+    assert engine.preemptions > 0
     assert {len(answer.output_ids) for answer in finished.values()} == {40}
     assert nothing_is_held(engine)
 
@@ -211,7 +211,6 @@ def test_a_request_that_can_never_fit_is_refused_with_what_would_fit(family: Fam
     tokens = len(family.tokenize(prompt, num_images=0).text_ids)
     for engine, limit in (
         (Engine(family), family.context_tokens - 20),
-        (Engine(family, max_step_tokens=100), 100),
         (Engine(family, cache_tokens=320), 320 - 19),
     ):
         with pytest.raises(PromptTooLongError) as refusal:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, choose_num_pages, pages_for
+from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, PageTable, choose_num_pages, pages_for
 from skipvision.errors import ConfigError
 from skipvision.method.flops import DecoderShape
 
@@ -11,9 +11,15 @@ SHAPE = DecoderShape(hidden=32, ffn_hidden=64, layers=2, heads=4, kv_heads=2, he
 CPU = torch.device("cpu")
 
 
+def take(pool: PagePool, tokens: int) -> PageTable:
+    table = PageTable()
+    pool.hand_out(table, table.pages_to_hold(tokens))
+    return table
+
+
 def test_pages_are_handed_out_once_and_all_come_back() -> None:
     pool = PagePool(10)
-    tables = [pool.take(tokens) for tokens in (1, PAGE_TOKENS, PAGE_TOKENS + 1, 5 * PAGE_TOKENS)]
+    tables = [take(pool, tokens) for tokens in (1, PAGE_TOKENS, PAGE_TOKENS + 1, 5 * PAGE_TOKENS)]
     held = [page for table in tables for page in table.pages]
     assert sorted(held) == sorted(set(held))
     assert (len(held), pool.free_tokens) == (9, PAGE_TOKENS)
@@ -21,29 +27,31 @@ def test_pages_are_handed_out_once_and_all_come_back() -> None:
     for table in tables[::-1]:
         pool.give_back(table)
     assert pool.free_tokens == pool.capacity_tokens == 10 * PAGE_TOKENS
-    assert sorted(pool.take(10 * PAGE_TOKENS).pages) == list(range(10))
+    assert sorted(take(pool, 10 * PAGE_TOKENS).pages) == list(range(10))
 
 
 def test_giving_back_twice_gives_back_once() -> None:
     pool = PagePool(3)
-    table = pool.take(20)
+    table = take(pool, 20)
     pool.give_back(table)
     pool.give_back(table)
     assert pool.free_tokens == 3 * PAGE_TOKENS
 
 
-def test_room_is_counted_in_whole_pages() -> None:
-    pool = PagePool(2)
-    assert pool.has_room_for(2 * PAGE_TOKENS)
-    assert not pool.has_room_for(2 * PAGE_TOKENS + 1)
-    pool.take(1)
-    assert not pool.has_room_for(PAGE_TOKENS + 1)
+def test_a_sequence_lacks_pages_only_beyond_the_ones_it_has() -> None:
+    pool = PagePool(9)
+    table = take(pool, PAGE_TOKENS + 1)
+    assert (len(table.pages), table.pages_to_hold(2 * PAGE_TOKENS)) == (2, 0)
+    table.append(20)
+    assert [table.pages_to_hold(more) for more in (0, 12, 13, 28, 29)] == [0, 0, 1, 1, 2]
+    pool.give_back(table)
+    assert table.pages_to_hold(1) == 1
 
 
 def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
     pool = PagePool(6)
-    pool.take(PAGE_TOKENS)
-    table = pool.take(3 * PAGE_TOKENS)
+    take(pool, PAGE_TOKENS)
+    table = take(pool, 3 * PAGE_TOKENS)
     table.pages = table.pages[::-1]
     cache = KvCache(SHAPE, num_pages=6, device=CPU, dtype=torch.float32)
     keys, values = torch.randn(2, 40, SHAPE.kv_heads, SHAPE.head_dim)
