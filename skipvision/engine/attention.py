@@ -25,6 +25,8 @@ class ChunkRows:
     stop: int
     past_slots: Tensor
     """(tokens,) int64: what the sequence wrote before this step and has not dropped, in any order."""
+    last_is_wanted: bool
+    """Whether its last row is one of the wanted ones, as a decoding sequence's row always is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,17 @@ class StepAttention:
     decodes: DecodeRows | None
     chunks: Sequence[ChunkRows]
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, *, only_wanted: bool) -> Tensor:
         """Attend in one layer; see `families.family.Attend`."""
         self.cache.write(layer, self.written_slots, k[self.written_rows], v[self.written_rows])
-        parts = [self._read_chunk(layer, chunk, q, k, v, scaling) for chunk in self.chunks]
-        if self.decodes is not None:
-            parts.insert(0, self._decode(layer, self.decodes, q, scaling))
-        return torch.cat(parts)
+        parts = [] if self.decodes is None else [self._decode(layer, self.decodes, q, scaling)]
+        at = sum(map(len, parts))
+        for chunk in self.chunks:
+            asking = int(chunk.last_is_wanted) if only_wanted else chunk.stop - chunk.start
+            if asking:
+                parts.append(self._read_chunk(layer, chunk, q[at : at + asking], k, v, scaling))
+                at += asking
+        return torch.cat(parts) if parts else torch.empty_like(q)
 
     def _decode(self, layer: int, decodes: DecodeRows, q: Tensor, scaling: float) -> Tensor:
         keys, values = self.cache.read(layer, decodes.slots)  # (sequences, longest, kv_heads, head_dim)
@@ -65,15 +71,18 @@ class StepAttention:
         return _attend(queries, keys.transpose(1, 2), values.transpose(1, 2), seen, scaling)[:, :, 0]
 
     def _read_chunk(self, layer: int, chunk: ChunkRows, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
+        """Attention of a chunk's last rows, as many as `q` has."""
         rows = slice(chunk.start, chunk.stop)
         keys, values, past = k[rows], v[rows], len(chunk.past_slots)
         if past:
             past_keys, past_values = self.cache.read(layer, chunk.past_slots)
             keys, values = torch.cat([past_keys, keys]), torch.cat([past_values, values])
-        # Without a past the kernel's own causal form needs no mask in memory.
-        seen = torch.ones(len(keys) - past, len(keys), dtype=torch.bool, device=q.device).tril(past) if past else None
-        queries, keys, values = (x.transpose(0, 1)[None] for x in (q[rows], keys, values))  # (1, heads, tokens, dim)
-        return _attend(queries, keys, values, seen, scaling, causal=not past)[0].transpose(0, 1)
+        # Without a past the kernel's own causal form needs no mask in memory; a single last row sees everything.
+        causal, seen = len(q) == len(keys), None
+        if 1 < len(q) < len(keys):
+            seen = torch.ones(len(q), len(keys), dtype=torch.bool, device=q.device).tril(len(keys) - len(q))
+        queries, keys, values = (x.transpose(0, 1)[None] for x in (q, keys, values))  # (1, heads, tokens, dim)
+        return _attend(queries, keys, values, seen, scaling, causal=causal)[0].transpose(0, 1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scaling: float, *, causal: bool = False) -> Tensor:

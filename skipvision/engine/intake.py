@@ -53,6 +53,8 @@ class Intake:
         skip = self._skip if request.skip is None else request.skip
         plan = self._plan(request, prompt, skip)
         self._check_size(plan, request.sampling.max_tokens)
+        if prompt.image_offsets and prompt.image_offsets[-1] == len(prompt.text_ids):
+            raise InputError("the chat template ends with an image; nothing would be asked about it")
         return LiveRequest(
             request_id=request.request_id,
             sampling=request.sampling,

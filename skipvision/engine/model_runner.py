@@ -60,9 +60,10 @@ class ModelRunner:
             hidden,
             self._to_device(packed.positions),
             ffn_rows=None if packed.ffn_rows is None else self._to_device(packed.ffn_rows),
+            wanted_rows=self._to_device(packed.wanted_rows),
             attend=self._attention(packed),
         )
-        return self._family.logits(hidden[self._to_device(packed.last_rows)])
+        return self._family.logits(hidden)
 
     def _attention(self, packed: PackedStep) -> StepAttention:
         decodes = DecodeRows(self._to_device(packed.decode_slots), self._to_device(packed.decode_lengths))
@@ -71,7 +72,7 @@ class ModelRunner:
             written_rows=self._to_device(packed.written_rows),
             written_slots=self._to_device(packed.written_slots),
             decodes=decodes if len(packed.decode_lengths) else None,
-            chunks=[ChunkRows(c.start, c.stop, self._to_device(c.past_slots)) for c in packed.chunks],
+            chunks=[ChunkRows(c.start, c.stop, self._to_device(c.past_slots), c.speaks) for c in packed.chunks],
         )
 
     def _to_device(self, array: np.ndarray) -> Tensor:

@@ -24,6 +24,7 @@ class PackedChunk:
     """[start, stop) of the packed row."""
     past_slots: np.ndarray
     """(tokens,) int64: where its sequence's earlier keys and values are, all of which its rows attend to."""
+    speaks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class PackedStep:
     decode_lengths: np.ndarray
     """(decodes,)"""
     chunks: tuple[PackedChunk, ...]
-    last_rows: np.ndarray
+    wanted_rows: np.ndarray
     """The row that each speaker's next token is chosen from."""
 
 
@@ -69,12 +70,12 @@ def pack(step: Step) -> PackedStep:
         decode_slots=decode_slots,
         decode_lengths=decode_lengths,
         chunks=tuple(
-            PackedChunk(int(start), int(stop), past)
-            for start, stop, past in zip(
-                starts[len(step.decodes) :], stops[len(step.decodes) :], past_slots, strict=True
+            PackedChunk(int(start), int(stop), past, reading.speaks)
+            for reading, start, stop, past in zip(
+                step.chunks, starts[len(step.decodes) :], stops[len(step.decodes) :], past_slots, strict=True
             )
         ),
-        last_rows=np.array(
+        wanted_rows=np.array(
             [stop - 1 for stop, part in zip(stops, parts, strict=True) if part.reading.speaks], dtype=np.int64
         ),
     )

@@ -67,13 +67,16 @@ def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(head
         written_slots=torch.cat([torch.from_numpy(each) for each in written]),
         decodes=DecodeRows(slots, torch.tensor([40, 3, 17])),
         chunks=[
-            ChunkRows(3, 12, torch.empty(0, dtype=torch.int64)),
-            ChunkRows(12, 18, torch.from_numpy(past.slots(0, 19))),
+            ChunkRows(3, 12, torch.empty(0, dtype=torch.int64), last_is_wanted=False),
+            ChunkRows(12, 18, torch.from_numpy(past.slots(0, 19)), last_is_wanted=True),
         ],
     )
     expected = [plainly(tokens[0][-1:], *tokens[1:]) for tokens in speaking]
     expected += [plainly(*fresh), plainly(extended[0][19:], *extended[1:])]
-    torch.testing.assert_close(attend(1, q, k, v, SCALING), torch.cat(expected))
+    everything = attend(1, q, k, v, SCALING, only_wanted=False)
+    torch.testing.assert_close(everything, torch.cat(expected))
+    wanted = torch.tensor([0, 1, 2, 17])
+    torch.testing.assert_close(attend(1, q[wanted], k, v, SCALING, only_wanted=True), everything[wanted])
 
 
 def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
@@ -83,8 +86,10 @@ def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
     table = PageTable()
     bench.pool.hand_out(table, 1)
     nothing = torch.empty(0, dtype=torch.int64)
-    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), None, [ChunkRows(0, 8, nothing)])
-    attend(0, q, k, v, SCALING)
+    attend = StepAttention(
+        bench.cache, kept, torch.from_numpy(table.append(5)), None, [ChunkRows(0, 8, nothing, False)]
+    )
+    attend(0, q[:0], k, v, SCALING, only_wanted=True)
 
     assert torch.equal(bench.cache.read(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept])
     assert int(bench.cache.keys.any(dim=-1).any(dim=-1).sum()) == 5

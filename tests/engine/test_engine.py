@@ -16,6 +16,7 @@ from skipvision.errors import (
     QueueFullError,
 )
 from skipvision.families import Family
+from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig
 from tests.engine.subjects import CARRIED, picture
 
@@ -218,6 +219,14 @@ def test_a_request_that_can_never_fit_is_refused_with_what_would_fit(family: Fam
         assert (refusal.value.prompt_tokens, refusal.value.limit_tokens) == (tokens, limit)
         engine.answer([ask("b", prompt="describe " * (limit - tokens + 500), max_tokens=20)])
         assert nothing_is_held(engine)
+
+
+def test_a_prompt_that_ends_with_its_image_is_refused(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "tokenize", lambda prompt, *, num_images: PromptTokens((1, 5, 6), (3,) * num_images))
+    engine = Engine(family)
+    with pytest.raises(InputError, match="ends with an image"):
+        engine.add(ask("a", images=(engine.prepare(picture(0)),)))
+    engine.add(ask("b"))
 
 
 def test_an_answer_longer_than_the_model_holds_is_refused(family: Family) -> None:
