@@ -141,7 +141,8 @@ class Engine:
             step = self._scheduler.next_step()
             if step.readings:
                 logits = self._runner.run(step)
-                self._scheduler.settle(step)
+                if copies := self._scheduler.settle(step):
+                    self._cache.copy_pages(copies)
                 tokens = self._choose(step.speakers, logits)
                 self._outbox.put(*self._tell(step.speakers, tokens))
         return self._outbox.take_unfollowed()
@@ -202,6 +203,11 @@ class Engine:
     def preemptions(self) -> int:
         """How often a request gave its pages to an older one, and read its prompt and its output again later."""
         return self._scheduler.preemptions
+
+    @property
+    def shared_prompt_tokens(self) -> int:
+        """Prompt tokens that nobody had to read, because a neighbour asked about the same images."""
+        return self._scheduler.shared_tokens
 
     @property
     def stage_seconds(self) -> Mapping[str, float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
 from skipvision.engine.kv_cache import whole_pages
-from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.live_request import LiveRequest, Trunk
 from skipvision.engine.request import Request
 from skipvision.engine.text import AnswerText
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
@@ -64,6 +66,7 @@ class Intake:
             images=tuple(request.images),
             text=AnswerText(self._family.detokenize, request.sampling.stop),
             added_at=added_at,
+            trunk=_trunk(prompt, plan, skip, request.images) if request.images else None,
         )
 
     def _plan(self, request: Request, prompt: PromptTokens, skip: SkipConfig) -> SkipPlan:
@@ -105,6 +108,18 @@ class Intake:
                 f"the setting {setting} needs summary tokens and this checkpoint has no summary module; "
                 f"use {setting}:plain, or a checkpoint fine-tuned with Skip-Vision"
             )
+
+
+def _trunk(prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, images: Sequence[np.ndarray]) -> Trunk:
+    offsets, starts = prompt.image_offsets, plan.image_starts(prompt.image_offsets)
+    digests = (blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
+    return Trunk(
+        tokens=starts[-1] + plan.images[-1].lm_tokens,
+        text_ids=prompt.text_ids[: offsets[-1]],
+        image_offsets=offsets,
+        images=tuple(digests),
+        skip=skip,
+    )
 
 
 def _check_prompt(prompt: object) -> None:

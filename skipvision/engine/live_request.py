@@ -18,6 +18,18 @@ from skipvision.method.plan import SkipConfig, SkipPlan
 
 
 @dataclass(frozen=True, slots=True)
+class Trunk:
+    """The beginning of a prompt, up to the end of its last image. Two that are equal leave equal keys and values."""
+
+    tokens: int
+    text_ids: tuple[int, ...]
+    image_offsets: tuple[int, ...]
+    images: tuple[bytes, ...]
+    """A digest of each image's pixels."""
+    skip: SkipConfig
+
+
+@dataclass(frozen=True, slots=True)
 class PromptLayout:
     """What each position of a prompt holds; all arrays are (prompt_tokens,)."""
 
@@ -87,6 +99,8 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    trunk: Trunk | None = None
+    """What begins its prompt, and may begin others. None: it has no image."""
     first_token_at: float | None = None
     output_ids: list[int] = field(default_factory=list)
     read_tokens: int = 0
@@ -95,6 +109,10 @@ class LiveRequest:
     """Keys and values that stay to the end of the answer."""
     transient: PageTable = field(default_factory=PageTable)
     """Keys and values of skipped tokens, while a prompt that is forgotten in part is read in several steps."""
+    pause_at: int = 0
+    """Where it stops reading for a step, so that those who wait for its trunk can begin there."""
+    leader: LiveRequest | None = None
+    """Who reads its trunk for it; it reads nothing until that is done."""
     visual: Tensor | None = None
     """(visual tokens of the prompt, hidden): what was made of the images, until the prompt has been read."""
 
@@ -110,6 +128,8 @@ class LiveRequest:
         Never both: the output is read over a cache from which the prompt's skipped tokens are gone.
         """
         prompt_tokens = self.plan.prompt_tokens
+        if self.read_tokens < self.pause_at:
+            return self.pause_at - self.read_tokens
         if self.read_tokens < prompt_tokens:
             return prompt_tokens - self.read_tokens
         return prompt_tokens + len(self.output_ids) - self.read_tokens
@@ -127,7 +147,7 @@ class LiveRequest:
 
     def start_over(self) -> None:
         """Forget what was read, when its pages are taken away; the output stays."""
-        self.read_tokens, self.visual = 0, None
+        self.read_tokens, self.pause_at, self.visual, self.leader = 0, 0, None, None
 
     def hear(self, token: int, end_tokens: Collection[int]) -> Delta:
         """Take the token that was chosen, and say what it adds."""

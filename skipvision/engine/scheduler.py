@@ -3,14 +3,18 @@
 Decides order and admission only and never touches a tensor. First come, first read: nobody overtakes a request that
 waits for room, and when pages run out the youngest gives way to the oldest, so nobody starves and the oldest always
 goes on. Whoever gives way goes back to the head of the line and reads its prompt and its output again.
+
+Neighbours in the line whose prompts begin with the same images share that trunk: the first reads it, and the others
+begin where it ends, with pages shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from skipvision.engine.kv_cache import PagePool, pages_for
+from skipvision.engine.kv_cache import PAGE_TOKENS, PagePool, pages_for
 from skipvision.engine.live_request import LiveRequest, Reading
 from skipvision.errors import QueueFullError
 
@@ -47,6 +51,8 @@ class Scheduler:
         self._running: dict[str, LiveRequest] = {}
         self.preemptions = 0
         """How often a request was put back for want of pages."""
+        self.shared_tokens = 0
+        """Prompt tokens that were not read, because another request had read the same trunk."""
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._waiting or request_id in self._running
@@ -79,6 +85,8 @@ class Scheduler:
         decodes: list[Reading] = []
         chunks: list[Reading] = []
         for request in self._oldest_first():
+            if self._waits_for_trunk(request):
+                continue
             tokens = 1 if request.is_decoding else min(request.unread_tokens, budget)
             reading = request.reading(tokens)
             if tokens and self._make_room(reading):
@@ -88,13 +96,23 @@ class Scheduler:
             chunks += self._admit(budget)
         return Step(tuple(decodes), tuple(chunks))
 
-    def settle(self, step: Step) -> None:
-        """Note that the pass has read the step; what was kept only until a prompt's end is free."""
+    def settle(self, step: Step) -> list[tuple[int, int]]:
+        """Note that the pass has read the step; what was kept only until a prompt's end is free.
+
+        Returns:
+            Pages to copy, (from, to) each, before the next step.
+        """
+        copies: list[tuple[int, int]] = []
         for reading in step.readings:
             reading.request.read_tokens = reading.stop
+            if reading.stop == reading.request.pause_at:
+                for follower in self._running.values():
+                    if follower.leader is reading.request:
+                        copies += self._branch_off(follower)
             if reading.ends_prompt:
                 self._pool.give_back(reading.request.transient)
                 reading.request.visual = None
+        return copies
 
     def remove(self, request_id: str) -> LiveRequest | None:
         """Let a request go, wherever it stands; its pages are free at once. None: it is not here."""
@@ -110,18 +128,67 @@ class Scheduler:
                 yield request
 
     def _admit(self, budget: int) -> Iterator[Reading]:
-        while self._waiting and budget and len(self._running) < self._max_running:
+        while self._waiting and len(self._running) < self._max_running:
             first = next(iter(self._waiting.values()))
-            # What fits into one step is never split: its skipped tokens then need no room at all.
-            if budget < first.unread_tokens <= self._max_step_tokens:
-                break
+            leader = self._leader_for(first)
+            if leader is None:
+                first.pause_at = self._trunk_to_share(first)
+                # What fits into one step is never split: its skipped tokens then need no room at all.
+                if not budget or budget < first.unread_tokens <= self._max_step_tokens:
+                    break
             reading = first.reading(min(first.unread_tokens, budget))
-            if self._pages_to_start(first, whole=reading.ends_prompt) > self._pool.free_pages:
+            whole = leader is None and reading.ends_prompt
+            if self._pages_to_start(first, whole=whole) > self._pool.free_pages:
                 break  # it goes first as soon as there is room; whoever stands behind it waits too
-            budget -= reading.stop
             self._running[first.request_id] = self._waiting.pop(first.request_id)
+            if leader is not None:
+                self._follow(leader, first)
+                continue
+            budget -= reading.stop
             self._hand_out(reading)
             yield reading
+
+    def _trunk_to_share(self, first: LiveRequest) -> int:
+        """Where the head of the line should pause for the one behind it; 0: they have nothing in common."""
+        second = next(islice(self._waiting.values(), 1, None), None)
+        if first.trunk is None or second is None or second.trunk != first.trunk:
+            return 0
+        return first.trunk.tokens if len(self._running) + 1 < self._max_running else 0
+
+    def _leader_for(self, request: LiveRequest) -> LiveRequest | None:
+        """Who is reading the trunk of `request` and will pause at its end."""
+        if request.trunk is None:
+            return None
+        for other in self._running.values():
+            if other.read_tokens < other.pause_at and other.trunk == request.trunk:
+                return other
+        return None
+
+    def _follow(self, leader: LiveRequest, follower: LiveRequest) -> None:
+        """Wait for a trunk, with the pages in hand that will take the copies of its last, partial ones."""
+        follower.leader = leader
+        kept = int(leader.layout.is_kept[: leader.pause_at].sum())
+        for table, tokens in ((follower.cached, kept), (follower.transient, leader.pause_at - kept)):
+            self._pool.hand_out(table, 1 if tokens % PAGE_TOKENS else 0)
+
+    def _waits_for_trunk(self, request: LiveRequest) -> bool:
+        """Whether someone still reads for it. If that one has left or was put back, it reads for itself."""
+        leader = request.leader
+        if leader is None:
+            return False
+        if self._running.get(leader.request_id) is leader and leader.read_tokens < leader.pause_at:
+            return True
+        request.leader = None
+        return False
+
+    def _branch_off(self, follower: LiveRequest) -> list[tuple[int, int]]:
+        """Begin where the leader's trunk ends; the pages to copy."""
+        leader, follower.leader = follower.leader, None
+        assert leader is not None, "only a follower branches off"
+        follower.read_tokens = leader.pause_at
+        self.shared_tokens += leader.pause_at
+        pairs = ((leader.cached, follower.cached), (leader.transient, follower.transient))
+        return [copy for own, other in pairs if (copy := self._pool.share(own, other)) is not None]
 
     def _pages_to_start(self, request: LiveRequest, *, whole: bool) -> int:
         """Pages to read all it has, and one more for each that runs, so that it is not put back at once."""

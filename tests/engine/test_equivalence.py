@@ -185,6 +185,61 @@ def test_giving_way_to_an_older_answer_changes_no_token(family: Family, limits: 
     assert narrow.preemptions > 2 > roomy.preemptions == 0
 
 
+FORKS = {
+    "roomy": {},
+    "beyond the step": {"max_step_tokens": 30},
+    "the trunk in parts": {"max_step_tokens": 7},
+    "few run": {"max_running": 3},
+    "answers give way": {"cache_tokens": 160},
+    "all of it": {"cache_tokens": 160, "max_step_tokens": 19, "max_running": 5},
+}
+
+
+@pytest.mark.parametrize("skip", [CARRIED, SETTINGS["remembered"]], ids=["carried", "remembered"])
+@pytest.mark.parametrize("limits", FORKS.values(), ids=FORKS)
+def test_questions_about_one_image_share_its_reading_and_are_answered_as_if_alone(
+    family: Family, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], skip: SkipConfig
+) -> None:
+    engine = Engine(family, skip=skip, **limits)
+    images = [engine.prepare(picture(seed)) for seed in (0, 1)]
+    sampling = Sampling(max_tokens=15, ignore_eos=True, temperature=1.0)
+    asked = [
+        Request(prompt=f"{'what ' * (1 + i % 4)}is there", images=(image,) * (1 + i % 2), sampling=sampling)
+        for image in images
+        for i in (0, 2, 4, 1, 3)
+    ]
+    asked += [replace(asked[0], request_id=f"draw {i}", sampling=replace(sampling, seed=i)) for i in range(4)]
+    alone = outputs(Engine(family, skip=skip, max_running=1), asked)
+    passes: list[int] = []
+    encode = family.encode
+    monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    assert outputs(engine, asked) == alone
+    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.shared_prompt_tokens > 0
+    if not limits:
+        assert sum(passes) == sum([1, 2, 1, 2]), "each prompt's images once, alone and as a pair"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4])
+def test_those_who_share_an_image_go_on_when_one_of_them_is_cancelled(family: Family, place: int, steps: int) -> None:
+    engine = Engine(family, skip=CARRIED, max_step_tokens=9)
+    image = engine.prepare(picture(0))
+    asked = [Request(prompt=f"what {word}", images=(image,), sampling=GREEDY) for word in ("shape", "is", "there")]
+    alone = outputs(Engine(family, skip=CARRIED, max_running=1), asked)
+    for request in asked:
+        engine.add(request)
+    heard = [delta for _ in range(steps) for delta in engine.step()]
+    engine.cancel(asked[place].request_id)
+    while engine.has_work:
+        heard += engine.step()
+    finished = {delta.request_id: delta.answer for delta in heard if delta.answer}
+    for i, request in enumerate(asked):
+        said = finished[request.request_id].output_ids
+        assert said == (alone[i] if i != place else alone[i][: len(said)])
+    assert engine.free_cache_tokens == engine.cache_tokens
+
+
 def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_lose_no_token(family: Family) -> None:
     rng = random.Random(0)
     engine = Engine(family, skip=CARRIED, cache_tokens=320, max_step_tokens=40, max_running=12)
@@ -228,6 +283,7 @@ def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_l
             engine.cancel(str(cancelled.pop()))
     assert (engine.free_cache_tokens, len(said)) == (engine.cache_tokens, 200)
     assert engine.preemptions > 5
+    assert engine.shared_prompt_tokens > 0
     for whole in Engine(family, skip=CARRIED).answer(asked):
         answer = said[whole.request_id]
         if answer.finish_reason == "cancelled":

@@ -66,6 +66,37 @@ def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
     assert not cache.keys[0].any(), "the other layer is untouched"
 
 
+@pytest.mark.parametrize("tokens", [5, PAGE_TOKENS, 2 * PAGE_TOKENS + 3])
+def test_sequences_that_share_a_beginning_go_on_apart_and_free_it_with_the_last(tokens: int) -> None:
+    pool = PagePool(9)
+    cache = KvCache(SHAPE, num_pages=9, device=CPU, dtype=torch.float32)
+    first, others = take(pool, tokens), [PageTable(), PageTable()]
+    keys = torch.randn(tokens, SHAPE.kv_heads, SHAPE.head_dim)
+    cache.write(0, torch.from_numpy(first.append(tokens)), keys, keys)
+    for other in others:
+        pool.hand_out(other, 1 if tokens % PAGE_TOKENS else 0)
+    copies = [copy for other in others if (copy := pool.share(first, other))]
+    if copies:
+        cache.copy_pages(copies)
+    full = tokens // PAGE_TOKENS
+    assert pool.free_pages == 9 - full - 3 * bool(tokens % PAGE_TOKENS)
+
+    own = {}
+    for table in (first, *others):
+        pool.hand_out(table, table.pages_to_hold(2))
+        own[id(table)] = torch.randn(2, SHAPE.kv_heads, SHAPE.head_dim)
+        cache.write(0, torch.from_numpy(table.append(2)), own[id(table)], own[id(table)])
+    for table in (first, *others):
+        read = cache.read(0, torch.from_numpy(table.slots(0, tokens + 2)))
+        for part in read:
+            assert torch.equal(part, torch.cat([keys, own[id(table)]]))
+    pool.give_back(first)
+    assert torch.equal(cache.read(0, torch.from_numpy(others[0].slots(0, tokens)))[0], keys)
+    for table in others:
+        pool.give_back(table)
+    assert pool.free_tokens == pool.capacity_tokens
+
+
 def test_the_operators_number_is_taken_and_rounded_up_to_pages() -> None:
     chosen = choose_num_pages(SHAPE, device=CPU, dtype=torch.float32, wish_tokens=100, useful_tokens=10**9)
     assert chosen == pages_for(100) == 7
