@@ -6,6 +6,7 @@ deltas out.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
 from skipvision.engine.request import Answer, Delta, Request
 from skipvision.engine.sampling import choose_tokens
-from skipvision.engine.scheduler import Scheduler
+from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
 from skipvision.families.family import Family
@@ -140,6 +141,7 @@ class Engine:
         with self._closing_on_failure():
             step = self._scheduler.next_step()
             if step.readings:
+                _note_start(step)
                 logits = self._runner.run(step)
                 if copies := self._scheduler.settle(step):
                     self._cache.copy_pages(copies)
@@ -287,3 +289,10 @@ class Engine:
             if isinstance(error, Exception) and not isinstance(error, EngineDeadError):
                 raise EngineDeadError(f"the forward pass failed with {type(error).__name__}") from error
             raise
+
+
+def _note_start(step: Step) -> None:
+    now = time.perf_counter()
+    for reading in step.chunks:
+        if reading.request.read_at is None:
+            reading.request.read_at = now

@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import get_args
 
 import numpy as np
 
 from skipvision.engine.kv_cache import whole_pages
 from skipvision.engine.live_request import LiveRequest, Trunk
-from skipvision.engine.request import Request
+from skipvision.engine.request import Priority, Request
 from skipvision.engine.text import AnswerText
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
 from skipvision.families.family import Family, PromptTokens
@@ -49,6 +50,7 @@ class Intake:
         """
         added_at = time.perf_counter()
         _check_prompt(request.prompt)
+        _check_priority(request.priority)
         for image in request.images:
             _check_pixels(image)
         prompt = self._family.tokenize(request.prompt, num_images=len(request.images))
@@ -66,6 +68,7 @@ class Intake:
             images=tuple(request.images),
             text=AnswerText(self._family.detokenize, request.sampling.stop),
             added_at=added_at,
+            priority=request.priority,
             trunk=_trunk(prompt, plan, skip, request.images) if request.images else None,
         )
 
@@ -131,6 +134,11 @@ def _check_prompt(prompt: object) -> None:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise PromptError("the prompt holds half of a character (a lone surrogate); send valid Unicode") from error
+
+
+def _check_priority(priority: object) -> None:
+    if priority not in get_args(Priority):
+        raise InputError(f"priority must be one of {', '.join(get_args(Priority))}; got {priority!r}")
 
 
 def _check_pixels(image: object) -> None:

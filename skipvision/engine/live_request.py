@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from skipvision.engine.kv_cache import PageTable
-from skipvision.engine.request import Answer, Delta, FinishReason, Sampling
+from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
@@ -99,6 +99,11 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    priority: Priority = "normal"
+    turn: tuple[float, int] = (0.0, 0)
+    """Its place in the order of requests, which the scheduler gives."""
+    read_at: float | None = None
+    """When its prompt was first begun."""
     trunk: Trunk | None = None
     """What begins its prompt, and may begin others. None: it has no image."""
     first_token_at: float | None = None
@@ -179,6 +184,7 @@ class LiveRequest:
             finish_reason=reason,
             output_ids=tuple(self.output_ids),
             plan=self.plan,
+            queue_seconds=(self.read_at or now) - self.added_at,
             first_token_seconds=(self.first_token_at or now) - self.added_at,
             seconds=now - self.added_at,
         )

@@ -1,8 +1,9 @@
 """Who is read in the next step, how far, and who waits.
 
-Decides order and admission only and never touches a tensor. First come, first read: nobody overtakes a request that
-waits for room, and when pages run out the youngest gives way to the oldest, so nobody starves and the oldest always
-goes on. Whoever gives way goes back to the head of the line and reads its prompt and its output again.
+Decides order and admission only and never touches a tensor. Everyone has a turn: when it came, give or take what its
+priority is worth. Earlier turns are read first: nobody overtakes a request that waits for room, and when pages run out
+the last turn gives way to the first, so nobody starves and the first always goes on. Whoever gives way goes back to its
+place in the line and reads its prompt and its output again.
 
 Neighbours in the line whose prompts begin with the same images share that trunk: the first reads it, and the others
 begin where it ends, with pages shared.
@@ -10,13 +11,18 @@ begin where it ends, with pages shared.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count
 
 from skipvision.engine.kv_cache import PAGE_TOKENS, PagePool, pages_for
 from skipvision.engine.live_request import LiveRequest, Reading
+from skipvision.engine.request import Priority
 from skipvision.errors import QueueFullError
+
+HEAD_START_SECONDS: dict[Priority, float] = {"high": 30.0, "normal": 0.0, "low": -60.0}
+"""A request stands in the line as if it had come so much earlier. A bound, so that no class can starve another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,10 @@ class Scheduler:
     ) -> None:
         self._pool = pool
         self._max_running, self._max_step_tokens, self._max_waiting = max_running, max_step_tokens, max_waiting
-        # Dictionaries, for their order and because a request may leave from the middle of either.
-        self._waiting: dict[str, LiveRequest] = {}
+        self._line: list[LiveRequest] = []  # by turn
+        self._waiting: set[str] = set()
         self._running: dict[str, LiveRequest] = {}
+        self._arrivals = count()
         self.preemptions = 0
         """How often a request was put back for want of pages."""
         self.shared_tokens = 0
@@ -62,31 +69,32 @@ class Scheduler:
         return bool(self._waiting or self._running)
 
     def request_ids(self) -> tuple[str, ...]:
-        """Everyone who is here: the running first, then the line."""
-        return (*self._running, *self._waiting)
+        """Everyone who is here: the running first, then the line, each by their turn."""
+        return tuple(request.request_id for request in (*self._by_turn(), *self._line))
 
     @property
     def line_is_full(self) -> bool:
         return self._max_waiting is not None and len(self._waiting) >= self._max_waiting
 
     def add(self, request: LiveRequest) -> None:
-        """Put a request at the end of the line.
+        """Put a request in its place in the line.
 
         Raises:
             QueueFullError: the line is as long as it may be.
         """
         if self.line_is_full:
             raise QueueFullError(f"{len(self._waiting)} requests are waiting, which is the limit; try again later")
-        self._waiting[request.request_id] = request
+        request.turn = (request.added_at - HEAD_START_SECONDS[request.priority], next(self._arrivals))
+        self._wait(request)
 
     def next_step(self) -> Step:
-        """Give the running their next tokens, oldest first, and what is left of the step to those who wait."""
+        """Give the running their next tokens, by turn, and what is left of the step to those who wait."""
         before, budget = self.preemptions, self._max_step_tokens
         decodes: list[Reading] = []
         chunks: list[Reading] = []
-        for request in self._oldest_first():
-            if self._waits_for_trunk(request):
-                continue
+        for request in self._by_turn():
+            if request.request_id not in self._running or self._waits_for_trunk(request):
+                continue  # it gave way to one before it, or someone reads for it
             tokens = 1 if request.is_decoding else min(request.unread_tokens, budget)
             reading = request.reading(tokens)
             if tokens and self._make_room(reading):
@@ -116,20 +124,28 @@ class Scheduler:
 
     def remove(self, request_id: str) -> LiveRequest | None:
         """Let a request go, wherever it stands; its pages are free at once. None: it is not here."""
-        request = self._waiting.pop(request_id, None) or self._running.pop(request_id, None)
+        request = self._running.pop(request_id, None)
+        if request_id in self._waiting:
+            request = next(each for each in self._line if each.request_id == request_id)
+            self._leave_line(request)
         if request is not None:
             self._take_pages(request)
         return request
 
-    def _oldest_first(self) -> Iterator[LiveRequest]:
-        """The running requests, less those that are put back meanwhile."""
-        for request in tuple(self._running.values()):
-            if request.request_id in self._running:
-                yield request
+    def _by_turn(self) -> list[LiveRequest]:
+        return sorted(self._running.values(), key=_turn)
+
+    def _wait(self, request: LiveRequest) -> None:
+        insort(self._line, request, key=_turn)
+        self._waiting.add(request.request_id)
+
+    def _leave_line(self, request: LiveRequest) -> None:
+        del self._line[bisect_left(self._line, request.turn, key=_turn)]
+        self._waiting.remove(request.request_id)
 
     def _admit(self, budget: int) -> Iterator[Reading]:
-        while self._waiting and len(self._running) < self._max_running:
-            first = next(iter(self._waiting.values()))
+        while self._line and len(self._running) < self._max_running:
+            first = self._line[0]
             leader = self._leader_for(first)
             if leader is None:
                 first.pause_at = self._trunk_to_share(first)
@@ -140,7 +156,8 @@ class Scheduler:
             whole = leader is None and reading.ends_prompt
             if self._pages_to_start(first, whole=whole) > self._pool.free_pages:
                 break  # it goes first as soon as there is room; whoever stands behind it waits too
-            self._running[first.request_id] = self._waiting.pop(first.request_id)
+            self._leave_line(first)
+            self._running[first.request_id] = first
             if leader is not None:
                 self._follow(leader, first)
                 continue
@@ -150,8 +167,7 @@ class Scheduler:
 
     def _trunk_to_share(self, first: LiveRequest) -> int:
         """Where the head of the line should pause for the one behind it; 0: they have nothing in common."""
-        second = next(islice(self._waiting.values(), 1, None), None)
-        if first.trunk is None or second is None or second.trunk != first.trunk:
+        if first.trunk is None or len(self._line) < 2 or self._line[1].trunk != first.trunk:
             return 0
         return first.trunk.tokens if len(self._running) + 1 < self._max_running else 0
 
@@ -198,21 +214,21 @@ class Scheduler:
         return max(during, pages_for(plan.cached_tokens + len(request.output_ids))) + len(self._running)
 
     def _make_room(self, reading: Reading) -> bool:
-        """Hand out the pages of a running request's reading, the youngest giving way. False: that is itself."""
+        """Hand out the pages of a running request's reading, the last turn giving way. False: that is its own."""
         while _pages_for(reading) > self._pool.free_pages:
-            youngest = next(reversed(self._running.values()))
-            self._put_back(youngest)
-            if youngest is reading.request:
+            last = max(self._running.values(), key=_turn)
+            self._put_back(last)
+            if last is reading.request:
                 return False
         self._hand_out(reading)
         return True
 
     def _put_back(self, request: LiveRequest) -> None:
-        """To the head of the line: it is older than all who wait."""
+        """To its place in the line."""
         self.preemptions += 1
         self._take_pages(self._running.pop(request.request_id))
         request.start_over()
-        self._waiting = {request.request_id: request, **self._waiting}
+        self._wait(request)
 
     def _hand_out(self, reading: Reading) -> None:
         request = reading.request
@@ -222,6 +238,10 @@ class Scheduler:
     def _take_pages(self, request: LiveRequest) -> None:
         for table in (request.cached, request.transient):
             self._pool.give_back(table)
+
+
+def _turn(request: LiveRequest) -> tuple[float, int]:
+    return request.turn
 
 
 def _pages_for(reading: Reading) -> int:

@@ -104,7 +104,7 @@ def test_a_request_cancelled_in_the_line_was_never_read(family: Family) -> None:
     engine.cancel("b")
     cancelled = answers(drive(engine))["b"]
     assert (cancelled.output_ids, cancelled.text) == ((), "")
-    assert cancelled.first_token_seconds == cancelled.seconds >= 0
+    assert cancelled.queue_seconds == cancelled.first_token_seconds == cancelled.seconds >= 0
 
 
 def test_deltas_join_to_the_answer(family: Family) -> None:
@@ -158,7 +158,7 @@ def test_answers_come_in_the_order_of_the_requests_however_long_they_take(family
     answered = engine.answer(asked)
     assert [answer.request_id for answer in answered] == [request.request_id for request in asked]
     assert [len(answer.output_ids) for answer in answered] == [20, 17, 14, 11, 8, 5]
-    assert all(0 < answer.first_token_seconds <= answer.seconds for answer in answered)
+    assert all(0 < answer.queue_seconds < answer.first_token_seconds <= answer.seconds for answer in answered)
     assert engine.answer([]) == []
 
 
@@ -196,6 +196,11 @@ def test_a_prompt_that_is_no_text_is_refused(family: Family, prompt: object) -> 
     with pytest.raises(PromptError):
         engine.add(Request(prompt=prompt))
     assert nothing_is_held(engine)
+
+
+def test_an_unknown_priority_is_refused(family: Family) -> None:
+    with pytest.raises(InputError, match="one of high, normal, low; got 'now'"):
+        Engine(family).add(ask("a", priority="now"))
 
 
 @pytest.mark.parametrize(

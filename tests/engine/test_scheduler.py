@@ -4,7 +4,7 @@ import pytest
 
 from skipvision.engine.kv_cache import PagePool
 from skipvision.engine.live_request import LiveRequest, Reading
-from skipvision.engine.request import Sampling
+from skipvision.engine.request import Priority, Sampling
 from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.engine.text import AnswerText
 from skipvision.errors import QueueFullError
@@ -12,7 +12,9 @@ from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, plan_prompt
 
 
-def live(name: str, *, prompt_tokens: int = 10, max_tokens: int = 5) -> LiveRequest:
+def live(
+    name: str, *, prompt_tokens: int = 10, max_tokens: int = 5, added_at: float = 0.0, priority: Priority = "normal"
+) -> LiveRequest:
     return LiveRequest(
         request_id=name,
         sampling=Sampling(max_tokens=max_tokens),
@@ -21,7 +23,8 @@ def live(name: str, *, prompt_tokens: int = 10, max_tokens: int = 5) -> LiveRequ
         plan=plan_prompt(SkipConfig(), text_tokens=prompt_tokens, visual_tokens=()),
         images=(),
         text=AnswerText(lambda ids: " ".join(map(str, ids)), ()),
-        added_at=0.0,
+        added_at=added_at,
+        priority=priority,
     )
 
 
@@ -113,6 +116,27 @@ def test_nobody_overtakes_a_big_request_that_waits_for_room() -> None:
     assert names(advance(line).chunks) == "", "c would fit, but stands behind B"
     line.remove("a")
     assert names(advance(line).chunks) == "B", "one page is left for B's answer"
+
+
+def test_a_priority_is_worth_a_head_start_and_no_more() -> None:
+    line = scheduler(max_running=1)
+    came = [("n", 0, "normal"), ("l", 0, "low"), ("h", 20, "high"), ("H", 40, "high"), ("N", 50, "normal")]
+    for name, added_at, priority in [*came, ("M", 70, "normal")]:
+        line.add(live(name, added_at=added_at, priority=priority, max_tokens=1))
+    assert "".join(line.request_ids()) == "hnHNlM"
+    assert [names(advance(line).chunks) for _ in range(6)] == list("hnHNlM")
+
+
+def test_the_last_turn_gives_way_though_it_was_read_first() -> None:
+    pool = PagePool(4)
+    line = scheduler(pool)
+    low, high = live("l", max_tokens=40, priority="low"), live("h", max_tokens=40, priority="high")
+    line.add(low)
+    advance(line)
+    line.add(high)
+    while line.has_work and not line.preemptions:
+        advance(line)
+    assert (low.read_tokens, len(high.output_ids) > 20) == (0, True)
 
 
 def test_when_pages_run_out_the_youngest_gives_way_and_reads_again_from_the_start() -> None:
