@@ -38,11 +38,12 @@ format: $(INSTALLED)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## measure all tokens against skipping on this machine, then print the tables
+bench: $(INSTALLED)  ## measure all tokens against skipping, and the engine against transformers, then print the tables
 	$(BIN)/python -m benchmarks.skipping
+	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.print_tables
 
-tables: $(INSTALLED)  ## print the README's tables from benchmarks/results
+tables: $(INSTALLED)  ## print the tables of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.print_tables
 
 clean:  ## remove what tests and tools leave behind, not the virtual environment

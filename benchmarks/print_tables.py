@@ -1,4 +1,4 @@
-"""Print the README's table from what was measured: `make tables`. Nobody types a number there.
+"""Print the tables of README and docs from what was measured: `make tables`. Nobody types a number there.
 
 Each table stands between two comments, `<!-- table: NAME -->` and `<!-- end of table: NAME -->`, and is made from
 `benchmarks/results/NAME.json`.
@@ -27,12 +27,35 @@ def skipping_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"skipping": skipping_table}
+def engines_table(result: dict[str, Any]) -> str:
+    """Throughput beside transformers' best batch, where the seconds go, and the share of the machine's limit."""
+    peers = [run for run in result["runs"] if "prefill_flops" not in run]
+    best = max(peers, key=lambda run: run["images_per_second"]["median"])
+    lines = [
+        "| engine | images/s | x transformers | encode s | prefill s | decode s | work per image | of the limit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(_engine_row(run, best, result) for run in result["runs"]),
+        "",
+        f"*{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, "
+        f"{result['new_tokens']} new tokens each, random weights in {result['dtype']}; preparing the images is not "
+        "counted for either. Work is modelled (encoder and language model); the limit is that work at the rate of "
+        f"square matrix products, {result['matmul_flops_per_second']['median'] / 1e9:.0f} GFLOP/s in the same run. "
+        f"With all tokens, {result['same_tokens_as_transformers']} of {result['images']} answers are transformers' "
+        "token for token.*",
+    ]
+    return "\n".join(lines)
 
 
-def printed(text: str, results: Path) -> str:
-    """`text` with every table in it printed anew from the files in `results`."""
-    for name, table in TABLES.items():
+Table = Callable[[dict[str, Any]], str]
+PAGES: dict[str, dict[str, Table]] = {
+    "README.md": {"skipping": skipping_table},
+    "docs/performance.md": {"engines": engines_table},
+}
+
+
+def printed(text: str, tables: dict[str, Table], results: Path) -> str:
+    """`text` with every one of its tables printed anew from the files in `results`."""
+    for name, table in tables.items():
         begin, end = f"<!-- table: {name} -->", f"<!-- end of table: {name} -->"
         if (text.count(begin), text.count(end)) != (1, 1):
             raise SystemExit(f"the page must hold {begin} and {end} once each")
@@ -41,6 +64,20 @@ def printed(text: str, results: Path) -> str:
         new = table(json.loads((results / f"{name}.json").read_text()))
         text = f"{before}{begin}\n{new}\n{end}{after}"
     return text
+
+
+def _engine_row(run: dict[str, Any], best: dict[str, Any], result: dict[str, Any]) -> str:
+    speed = run["images_per_second"]
+    ratio = f"{speed['median'] / best['images_per_second']['median']:.2f}"
+    cells = [run["name"], _spread(speed, 2), ratio]
+    if "prefill_flops" in run:
+        work = (run["prefill_flops"] + run["decode_flops"] + run["encoder_flops"]) / result["images"]
+        share = speed["median"] * work / result["matmul_flops_per_second"]["median"]
+        cells += [f"{run[f'{stage}_seconds']['median']:.2f}" for stage in ("encode", "prefill", "decode")]
+        cells += [f"{work / 1e9:.1f} GFLOP", f"{share:.0%}"]
+    else:
+        cells += ["", "", "", "", ""]
+    return f"| {' | '.join(cells)} |"
 
 
 def _row(setting: dict[str, Any], baseline: dict[str, Any], images: int) -> str:
@@ -62,16 +99,22 @@ def _row(setting: dict[str, Any], baseline: dict[str, Any], images: int) -> str:
 
 
 def _caption(result: dict[str, Any]) -> str:
+    rate = result["matmul_flops_per_second"]["median"] / 1e9
+    return (
+        f"*{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, model "
+        f"`{result['model']}` in {result['dtype']}, matrix products at {rate:.0f} GFLOP/s in the same run. FLOPs are "
+        "modelled (causal count, language model only, all images together). Shapes are right when a caption names "
+        "every colour and shape and invents none.*"
+    )
+
+
+def _where(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
     commit = (result["commit"] or "none")[:10] + (" with changes" if result["uncommitted_changes"] else "")
-    rate = result["matmul_flops_per_second"]["median"] / 1e9
     return (
-        f"*Measured: median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, model "
-        f"`{result['model']}` in {result['dtype']}, {where}, torch {versions['torch']}, matrix products at {rate:.0f} "
-        f"GFLOP/s in the same run, commit {commit}, `{result['command']}`. FLOPs are modelled "
-        f"(causal count, language model only, all images together). Shapes are right when a caption names every colour "
-        "and shape and invents none.*"
+        f"Measured by `{result['command']}` at commit {commit} on {where}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}."
     )
 
 
@@ -80,5 +123,6 @@ def _spread(value: dict[str, float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(printed(readme.read_text(), ROOT / "benchmarks" / "results"))
+    for page, tables in PAGES.items():
+        file = ROOT / page
+        file.write_text(printed(file.read_text(), tables, ROOT / "benchmarks" / "results"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.print_tables import printed
+from benchmarks.print_tables import PAGES, printed
 from skipvision.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -54,8 +54,10 @@ def test_the_two_commands_of_the_first_screen_are_targets_of_the_makefile():
     assert {"demo", "test"} <= shown <= targets
 
 
-def test_the_table_is_printed_from_the_measurement():
-    assert printed(README, ROOT / "benchmarks" / "results") == README, "run: make tables"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_are_printed_from_the_measurements(page):
+    text = (ROOT / page).read_text()
+    assert printed(text, PAGES[page], ROOT / "benchmarks" / "results") == text, "run: make tables"
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])

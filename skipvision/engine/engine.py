@@ -6,6 +6,7 @@ deltas out.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Engine:
         skip: how much visual work to leave out of requests that do not say. None: nothing.
         max_running: requests that generate at the same time.
         max_step_tokens: prompt tokens that one step reads; generated tokens come on top, one for each running request.
+            A longer prompt is read in several steps, so that it does not keep the others from speaking.
         cache_tokens: tokens whose keys and values are held, for all running requests together, rounded up to whole
             pages. None: by what memory is free, up to what `max_running` requests can fill.
         max_waiting: requests that may wait. None: any number.
@@ -138,10 +140,13 @@ class Engine:
         """
         with self._closing_on_failure():
             step = self._scheduler.next_step()
-            if step.requests:
+            if step.readings:
+                _note_start(step)
                 logits = self._runner.run(step)
-                tokens = self._choose(step, logits)
-                self._outbox.put(*self._tell(step, tokens))
+                if copies := self._scheduler.settle(step):
+                    self._cache.copy_pages(copies)
+                tokens = self._choose(step.speakers, logits)
+                self._outbox.put(*self._tell(step.speakers, tokens))
         return self._outbox.take_unfollowed()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -193,8 +198,18 @@ class Engine:
 
     @property
     def free_cache_tokens(self) -> int:
-        """How many of them no running request has reserved."""
+        """How many of them no running request holds."""
         return self._pool.free_tokens
+
+    @property
+    def preemptions(self) -> int:
+        """How often a request gave its pages to an older one, and read its prompt and its output again later."""
+        return self._scheduler.preemptions
+
+    @property
+    def shared_prompt_tokens(self) -> int:
+        """Prompt tokens that nobody had to read, because a neighbour asked about the same images."""
+        return self._scheduler.shared_tokens
 
     @property
     def stage_seconds(self) -> Mapping[str, float]:
@@ -214,16 +229,18 @@ class Engine:
             raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
         return self._intake.accept(request)
 
-    def _choose(self, step: Step, logits: Tensor) -> list[int]:
-        """The next token of every request of the step."""
+    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[int]:
+        """The next token of every one who speaks; `logits` is (speakers, vocab)."""
+        if not speakers:
+            return []
         with self._runner.timing(sample=1):
-            samplings = [request.sampling for request in step.requests]
-            return choose_tokens(logits, samplings, [len(request.output_ids) for request in step.requests])
+            samplings = [request.sampling for request in speakers]
+            return choose_tokens(logits, samplings, [len(request.output_ids) for request in speakers])
 
-    def _tell(self, step: Step, tokens: Iterable[int]) -> list[Delta]:
+    def _tell(self, speakers: Sequence[LiveRequest], tokens: Iterable[int]) -> list[Delta]:
         """Give each request its token; those that have said their last free their pages."""
         end_tokens = self.family.eos_token_ids
-        deltas = [request.hear(token, end_tokens) for request, token in zip(step.requests, tokens, strict=True)]
+        deltas = [request.hear(token, end_tokens) for request, token in zip(speakers, tokens, strict=True)]
         for delta in deltas:
             if delta.answer is not None:
                 self._scheduler.remove(delta.request_id)
@@ -272,3 +289,10 @@ class Engine:
             if isinstance(error, Exception) and not isinstance(error, EngineDeadError):
                 raise EngineDeadError(f"the forward pass failed with {type(error).__name__}") from error
             raise
+
+
+def _note_start(step: Step) -> None:
+    now = time.perf_counter()
+    for reading in step.chunks:
+        if reading.request.read_at is None:
+            reading.request.read_at = now

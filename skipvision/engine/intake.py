@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import get_args
 
 import numpy as np
 
-from skipvision.engine.live_request import LiveRequest
-from skipvision.engine.request import Request
+from skipvision.engine.kv_cache import whole_pages
+from skipvision.engine.live_request import LiveRequest, Trunk
+from skipvision.engine.request import Priority, Request
 from skipvision.engine.text import AnswerText
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
 from skipvision.families.family import Family, PromptTokens
@@ -24,9 +28,9 @@ class Limits:
     context_tokens: int
     """Prompt and answer together."""
     step_tokens: int
-    """A prompt, since it is read in one step."""
+    """What is read in one step; a longer prompt is read in several, its skipped tokens cached until the last."""
     cache_tokens: int
-    """What a request has cached at the end of its longest answer."""
+    """What a request has cached at any time."""
 
 
 class Intake:
@@ -46,12 +50,15 @@ class Intake:
         """
         added_at = time.perf_counter()
         _check_prompt(request.prompt)
+        _check_priority(request.priority)
         for image in request.images:
             _check_pixels(image)
         prompt = self._family.tokenize(request.prompt, num_images=len(request.images))
         skip = self._skip if request.skip is None else request.skip
         plan = self._plan(request, prompt, skip)
         self._check_size(plan, request.sampling.max_tokens)
+        if prompt.image_offsets and prompt.image_offsets[-1] == len(prompt.text_ids):
+            raise InputError("the chat template ends with an image; nothing would be asked about it")
         return LiveRequest(
             request_id=request.request_id,
             sampling=request.sampling,
@@ -61,6 +68,8 @@ class Intake:
             images=tuple(request.images),
             text=AnswerText(self._family.detokenize, request.sampling.stop),
             added_at=added_at,
+            priority=request.priority,
+            trunk=_trunk(prompt, plan, skip, request.images) if request.images else None,
         )
 
     def _plan(self, request: Request, prompt: PromptTokens, skip: SkipConfig) -> SkipPlan:
@@ -80,11 +89,12 @@ class Intake:
                 f"{min(limits.context_tokens, limits.cache_tokens)} tokens that the model holds; ask for fewer",
                 code="sampling_invalid",
             )
-        excess = max(
-            plan.prompt_tokens + max_tokens - limits.context_tokens,
-            plan.prompt_tokens - limits.step_tokens,
-            plan.cached_tokens + max_tokens - 1 - limits.cache_tokens,
-        )
+        # The last token of an answer is never read, so never cached.
+        most_cached = plan.cached_tokens + max_tokens - 1
+        if plan.prompt_tokens > limits.step_tokens:
+            dropped = plan.prompt_tokens - plan.cached_tokens
+            most_cached = max(most_cached, whole_pages(plan.cached_tokens) + whole_pages(dropped))
+        excess = max(plan.prompt_tokens + max_tokens - limits.context_tokens, most_cached - limits.cache_tokens)
         if excess > 0:
             raise PromptTooLongError(prompt_tokens=plan.prompt_tokens, limit_tokens=plan.prompt_tokens - excess)
 
@@ -103,6 +113,18 @@ class Intake:
             )
 
 
+def _trunk(prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, images: Sequence[np.ndarray]) -> Trunk:
+    offsets, starts = prompt.image_offsets, plan.image_starts(prompt.image_offsets)
+    digests = (blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
+    return Trunk(
+        tokens=starts[-1] + plan.images[-1].lm_tokens,
+        text_ids=prompt.text_ids[: offsets[-1]],
+        image_offsets=offsets,
+        images=tuple(digests),
+        skip=skip,
+    )
+
+
 def _check_prompt(prompt: object) -> None:
     if not isinstance(prompt, str):
         raise PromptError(f"the prompt must be text; got {type(prompt).__name__}")
@@ -112,6 +134,11 @@ def _check_prompt(prompt: object) -> None:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise PromptError("the prompt holds half of a character (a lone surrogate); send valid Unicode") from error
+
+
+def _check_priority(priority: object) -> None:
+    if priority not in get_args(Priority):
+        raise InputError(f"priority must be one of {', '.join(get_args(Priority))}; got {priority!r}")
 
 
 def _check_pixels(image: object) -> None:

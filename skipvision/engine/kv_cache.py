@@ -7,6 +7,7 @@ tokens of one sequence, in every layer at once.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,9 +29,13 @@ class PageTable:
 
     __slots__ = ("cached_tokens", "pages")
 
-    def __init__(self, pages: list[int]) -> None:
-        self.pages = pages
+    def __init__(self) -> None:
+        self.pages: list[int] = []
         self.cached_tokens = 0
+
+    def pages_to_hold(self, more: int) -> int:
+        """Pages that it lacks for `more` tokens."""
+        return max(0, pages_for(self.cached_tokens + more) - len(self.pages))
 
     def slots(self, start: int, stop: int) -> np.ndarray:
         """Where the cached tokens [start, stop) of the sequence live in the pool: int64."""
@@ -44,11 +49,16 @@ class PageTable:
 
 
 class PagePool:
-    """Which pages are free."""
+    """Which pages are free, and how many sequences hold each of the others."""
 
     def __init__(self, num_pages: int) -> None:
         self.num_pages = num_pages
         self._free = list(range(num_pages - 1, -1, -1))
+        self._holders = [0] * num_pages
+
+    @property
+    def free_pages(self) -> int:
+        return len(self._free)
 
     @property
     def free_tokens(self) -> int:
@@ -60,17 +70,37 @@ class PagePool:
         """Tokens that one sequence can have if it has everything."""
         return self.num_pages * PAGE_TOKENS
 
-    def has_room_for(self, tokens: int) -> bool:
-        return pages_for(tokens) <= len(self._free)
+    def hand_out(self, table: PageTable, pages: int) -> None:
+        """Add free pages to a sequence; ask `free_pages` first."""
+        assert pages <= len(self._free), "the scheduler counts pages before it hands them out"
+        for _ in range(pages):
+            table.pages.append(self._free.pop())
+            self._holders[table.pages[-1]] = 1
 
-    def take(self, tokens: int) -> PageTable:
-        """Pages for `tokens` tokens; ask `has_room_for` first."""
-        assert self.has_room_for(tokens), "admission counts pages before it takes them"
-        return PageTable([self._free.pop() for _ in range(pages_for(tokens))])
+    def share(self, table: PageTable, other: PageTable) -> tuple[int, int] | None:
+        """Let an empty sequence begin with all that another has; each goes on by itself.
+
+        Args:
+            table: whose tokens are shared.
+            other: holds no token, and a page of its own if the last page of `table` is not full.
+
+        Returns:
+            (from, to): the page that must be copied before `other` is read; None: every page is full and shared.
+        """
+        full = table.cached_tokens // PAGE_TOKENS
+        own, other.pages = other.pages, table.pages[:full]
+        for page in other.pages:
+            self._holders[page] += 1
+        other.pages += own
+        other.cached_tokens = table.cached_tokens
+        return (table.pages[full], own[0]) if table.cached_tokens % PAGE_TOKENS else None
 
     def give_back(self, table: PageTable) -> None:
-        """Take back all pages of a sequence; the table is empty afterwards."""
-        self._free.extend(reversed(table.pages))
+        """Take all pages from a sequence, which is empty afterwards; those that nobody else holds are free."""
+        for page in reversed(table.pages):
+            self._holders[page] -= 1
+            if not self._holders[page]:
+                self._free.append(page)
         table.pages, table.cached_tokens = [], 0
 
 
@@ -92,6 +122,13 @@ class KvCache:
         self.keys[layer].index_copy_(0, slots, keys)
         self.values[layer].index_copy_(0, slots, values)
 
+    def copy_pages(self, pages: Sequence[tuple[int, int]]) -> None:
+        """Copy whole pages, (from, to) each, in every layer."""
+        sources, targets = torch.tensor(pages, device=self.keys.device).unbind(1)
+        for each in (self.keys, self.values):
+            by_page = each.view(len(each), -1, PAGE_TOKENS, *each.shape[2:])
+            by_page[:, targets] = by_page[:, sources]
+
     def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `slots`, any shape: (*slots, kv_heads, head_dim) each."""
         return self.keys[layer][slots], self.values[layer][slots]
@@ -100,6 +137,11 @@ class KvCache:
 def pages_for(tokens: int) -> int:
     """Pages that `tokens` tokens of one sequence take."""
     return -(-tokens // PAGE_TOKENS)
+
+
+def whole_pages(tokens: int) -> int:
+    """Tokens, rounded up to whole pages."""
+    return pages_for(tokens) * PAGE_TOKENS
 
 
 def choose_num_pages(

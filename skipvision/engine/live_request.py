@@ -1,21 +1,92 @@
-"""A request inside the engine: what it asked, what it holds, what it has said so far."""
+"""A request inside the engine: what it asked, what it has read, what it holds, what it has said so far."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from skipvision.engine.kv_cache import PageTable
-from skipvision.engine.request import Answer, Delta, FinishReason, Sampling
+from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The beginning of a prompt, up to the end of its last image. Two that are equal leave equal keys and values."""
+
+    tokens: int
+    text_ids: tuple[int, ...]
+    image_offsets: tuple[int, ...]
+    images: tuple[bytes, ...]
+    """A digest of each image's pixels."""
+    skip: SkipConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLayout:
+    """What each position of a prompt holds; all arrays are (prompt_tokens,)."""
+
+    ids: np.ndarray
+    """int64; 0 at visual tokens."""
+    is_visual: np.ndarray
+    is_skipped: np.ndarray
+    is_kept: np.ndarray
+    """Whose keys and values stay cached once the prompt has been read."""
+
+
+def lay_out(prompt: PromptTokens, plan: SkipPlan) -> PromptLayout:
+    """Put text where it stands, and each image's tokens in their place."""
+    is_visual = np.zeros(plan.prompt_tokens, dtype=bool)
+    for start, image in zip(plan.image_starts(prompt.image_offsets), plan.images, strict=True):
+        is_visual[start : start + image.lm_tokens] = True
+    is_skipped = np.zeros(plan.prompt_tokens, dtype=bool)
+    for start, stop in plan.skipped_spans(prompt.image_offsets):
+        is_skipped[start:stop] = True
+    ids = np.zeros(plan.prompt_tokens, dtype=np.int64)
+    ids[~is_visual] = prompt.text_ids
+    is_kept = ~is_skipped if plan.forget_skipped else np.ones_like(is_skipped)
+    return PromptLayout(ids, is_visual, is_skipped, is_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One request's part of a step: its tokens [start, stop), prompt and output counted through."""
+
+    request: LiveRequest
+    start: int
+    stop: int
+    speaks: bool
+    """Whether the next output token follows from it: nothing is left unread."""
+
+    @property
+    def of_prompt(self) -> bool:
+        return self.start < self.request.plan.prompt_tokens
+
+    @property
+    def ends_prompt(self) -> bool:
+        return self.stop == self.request.plan.prompt_tokens
+
+    @property
+    def kept_tokens(self) -> int:
+        """How many keys and values it adds to the cache."""
+        if not self.of_prompt:
+            return self.stop - self.start
+        return int(self.request.layout.is_kept[self.start : self.stop].sum())
+
+    @property
+    def transient_tokens(self) -> int:
+        """How many it adds to those that are dropped when the prompt has been read: none, if that is now."""
+        return 0 if self.ends_prompt else self.stop - self.start - self.kept_tokens
+
+
+@dataclass(eq=False)
 class LiveRequest:
     """A request from `add` to its last delta."""
 
@@ -25,29 +96,63 @@ class LiveRequest:
     prompt: PromptTokens
     plan: SkipPlan
     images: tuple[np.ndarray, ...]
-    """Let go of once they have been read."""
+    """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    priority: Priority = "normal"
+    turn: tuple[float, int] = (0.0, 0)
+    """Its place in the order of requests, which the scheduler gives."""
+    read_at: float | None = None
+    """When its prompt was first begun."""
+    trunk: Trunk | None = None
+    """What begins its prompt, and may begin others. None: it has no image."""
     first_token_at: float | None = None
     output_ids: list[int] = field(default_factory=list)
-    pages: PageTable | None = None
-    """While it is running."""
+    read_tokens: int = 0
+    """How many of its tokens the decoder has read, prompt first, then output: the position of the next one."""
+    cached: PageTable = field(default_factory=PageTable)
+    """Keys and values that stay to the end of the answer."""
+    transient: PageTable = field(default_factory=PageTable)
+    """Keys and values of skipped tokens, while a prompt that is forgotten in part is read in several steps."""
+    pause_at: int = 0
+    """Where it stops reading for a step, so that those who wait for its trunk can begin there."""
+    leader: LiveRequest | None = None
+    """Who reads its trunk for it; it reads nothing until that is done."""
+    visual: Tensor | None = None
+    """(visual tokens of the prompt, hidden): what was made of the images, until the prompt has been read."""
+
+    @cached_property
+    def layout(self) -> PromptLayout:
+        """Its prompt, position by position."""
+        return lay_out(self.prompt, self.plan)
 
     @property
-    def most_cached_tokens(self) -> int:
-        """Cached tokens at the end of the longest answer; its last token is never read, so never cached."""
-        return self.plan.cached_tokens + self.sampling.max_tokens - 1
+    def unread_tokens(self) -> int:
+        """Tokens that can be read next, in one go: what is left of the prompt, or of the output after it.
+
+        Never both: the output is read over a cache from which the prompt's skipped tokens are gone.
+        """
+        prompt_tokens = self.plan.prompt_tokens
+        if self.read_tokens < self.pause_at:
+            return self.pause_at - self.read_tokens
+        if self.read_tokens < prompt_tokens:
+            return prompt_tokens - self.read_tokens
+        return prompt_tokens + len(self.output_ids) - self.read_tokens
 
     @property
-    def next_position(self) -> int:
-        """Position of the newest output token, skipped tokens counted: not the length of its cache."""
-        return self.plan.prompt_tokens + len(self.output_ids) - 1
+    def is_decoding(self) -> bool:
+        """Whether its newest output token is all that it has not read."""
+        return self.read_tokens >= self.plan.prompt_tokens and self.unread_tokens == 1
 
-    @property
-    def held_pages(self) -> PageTable:
-        """Its pages, which a running request has."""
-        assert self.pages is not None, "only a running request is read"
-        return self.pages
+    def reading(self, tokens: int) -> Reading:
+        """Its next `tokens` tokens, as one part of a step."""
+        stop = self.read_tokens + tokens
+        speaks = stop == self.plan.prompt_tokens + len(self.output_ids)
+        return Reading(self, self.read_tokens, stop, speaks)
+
+    def start_over(self) -> None:
+        """Forget what was read, when its pages are taken away; the output stays."""
+        self.read_tokens, self.pause_at, self.visual, self.leader = 0, 0, None, None
 
     def hear(self, token: int, end_tokens: Collection[int]) -> Delta:
         """Take the token that was chosen, and say what it adds."""
@@ -79,6 +184,7 @@ class LiveRequest:
             finish_reason=reason,
             output_ids=tuple(self.output_ids),
             plan=self.plan,
+            queue_seconds=(self.read_at or now) - self.added_at,
             first_token_seconds=(self.first_token_at or now) - self.added_at,
             seconds=now - self.added_at,
         )

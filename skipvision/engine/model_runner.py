@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import DecodeRows, PromptRows, StepAttention
+from skipvision.engine.attention import ChunkRows, DecodeRows, StepAttention
 from skipvision.engine.kv_cache import KvCache
+from skipvision.engine.live_request import Reading
 from skipvision.engine.packing import PackedStep, pack
 from skipvision.engine.scheduler import Step
 from skipvision.engine.visual import read_images
@@ -30,27 +31,25 @@ class ModelRunner:
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
 
     def run(self, step: Step) -> Tensor:
-        """Read the step's prompts and newest tokens: (requests, vocab) float32, in the order of `step.requests`.
-
-        Prompts' pixels are let go of.
-        """
-        visual = self._see(step)
+        """Read the step: (speakers, vocab) float32, in the order of `step.speakers`."""
+        self._see(step)
         packed = pack(step)
+        visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
         with self.timing(decode=share, prefill=1 - share):
             return self._read(packed, visual)
 
-    def _see(self, step: Step) -> list[Tensor]:
-        """The visual tokens of the step's prompts, image by image."""
-        images = [image for request in step.prompts for image in request.images]
-        if not images:
-            return []
-        skips = [request.skip for request in step.prompts for _ in request.images]
+    def _see(self, step: Step) -> None:
+        """Encode the images of the prompts that begin with this step."""
+        seeing = [reading.request for reading in step.chunks if reading.start == 0 and reading.request.images]
+        if not seeing:
+            return
+        images = [image for request in seeing for image in request.images]
+        skips = [request.skip for request in seeing for _ in request.images]
         with self.timing(encode=1):
-            visual = read_images(self._family, images, skips)
-        for request in step.prompts:
-            request.images = ()
-        return visual
+            tokens = iter(read_images(self._family, images, skips))
+            for request in seeing:
+                request.visual = torch.cat([next(tokens) for _ in request.images])
 
     def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))
@@ -61,19 +60,19 @@ class ModelRunner:
             hidden,
             self._to_device(packed.positions),
             ffn_rows=None if packed.ffn_rows is None else self._to_device(packed.ffn_rows),
+            wanted_rows=self._to_device(packed.wanted_rows),
             attend=self._attention(packed),
         )
-        return self._family.logits(hidden[self._to_device(packed.last_rows)])
+        return self._family.logits(hidden)
 
     def _attention(self, packed: PackedStep) -> StepAttention:
-        nothing = torch.empty(0, dtype=torch.int64, device=self._family.device)  # prompts are read in one piece
         decodes = DecodeRows(self._to_device(packed.decode_slots), self._to_device(packed.decode_lengths))
         return StepAttention(
             cache=self._cache,
             written_rows=self._to_device(packed.written_rows),
             written_slots=self._to_device(packed.written_slots),
             decodes=decodes if len(packed.decode_lengths) else None,
-            prompts=[PromptRows(start, stop, nothing) for start, stop in packed.prompt_rows],
+            chunks=[ChunkRows(c.start, c.stop, self._to_device(c.past_slots), c.speaks) for c in packed.chunks],
         )
 
     def _to_device(self, array: np.ndarray) -> Tensor:
@@ -89,3 +88,12 @@ class ModelRunner:
         seconds = time.perf_counter() - start
         for stage, share in shares.items():
             self.stage_seconds[stage] += share * seconds
+
+
+def _visual_of(reading: Reading) -> Tensor | None:
+    """The visual tokens among the rows of one reading, (tokens, hidden); None: there are none."""
+    request = reading.request
+    if request.visual is None or not reading.of_prompt:
+        return None
+    before, there = (int(request.layout.is_visual[:at].sum()) for at in (reading.start, reading.stop))
+    return request.visual[before:there] if there > before else None

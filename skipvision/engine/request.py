@@ -15,6 +15,9 @@ from skipvision.method.plan import SkipConfig, SkipPlan
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended its answer or wrote a stop string; `length`: `max_tokens` were generated."""
 
+Priority = Literal["high", "normal", "low"]
+"""`high` stands in the line as if it had come half a minute earlier, `low` as if it had come a minute later."""
+
 _SEEDS = 2**63
 
 
@@ -77,6 +80,7 @@ class Request:
     sampling: Sampling = Sampling()
     skip: SkipConfig | None = None
     """How much visual work to leave out of this request. None: what the engine was given."""
+    priority: Priority = "normal"
     request_id: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -92,6 +96,8 @@ class Answer:
     """Every generated token, the end token included."""
     plan: SkipPlan
     """The prompt's tokens by fate."""
+    queue_seconds: float
+    """From `Engine.add` to the step that began to read the prompt."""
     first_token_seconds: float
     """From `Engine.add` to the first token. The same as `seconds` if there was none."""
     seconds: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,17 @@ from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 
-Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-"""The engine's attention: (layer, q (rows, heads, head_dim), k and v (rows, kv_heads, head_dim), scaling) ->
-(rows, heads, head_dim). Rows are the packed tokens of one step; rotary embedding is already applied."""
+
+class Attend(Protocol):
+    """The engine's attention over the packed tokens of one step; rotary embedding is already applied."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, *, only_wanted: bool) -> Tensor:
+        """(q rows, heads, head_dim) of attention, for `k` and `v` of (rows, kv_heads, head_dim).
+
+        Args:
+            q: (rows, heads, head_dim); or (wanted, heads, head_dim), the wanted rows alone, where `only_wanted`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +103,19 @@ class Family(Protocol):
         """(rows,) int64 -> (rows, hidden)."""
         ...
 
-    def read(self, hidden: Tensor, positions: Tensor, *, ffn_rows: Tensor | None, attend: Attend) -> Tensor:
-        """Run every decoder layer and the final norm over one packed row of tokens.
+    def read(
+        self, hidden: Tensor, positions: Tensor, *, ffn_rows: Tensor | None, wanted_rows: Tensor, attend: Attend
+    ) -> Tensor:
+        """Run every decoder layer and the final norm over one packed row of tokens: (wanted, hidden).
+
+        Of the last layer, rows that are not wanted get their keys and values only.
 
         Args:
             hidden: (rows, hidden) embeddings; sequences stand one after the other.
             positions: (rows,) int64.
             ffn_rows: (kept,) int64, the rows that run the feed-forward blocks. None: all.
+            wanted_rows: (wanted,) int64, the rows that something is chosen from; all of them run the feed-forward
+                blocks.
             attend: the engine's attention, which knows the sequences and holds their cache.
         """
         ...

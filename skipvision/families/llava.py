@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
 
 from skipvision.errors import ConfigError, InputError
@@ -97,15 +98,20 @@ class LlavaFamily:
         return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def read(self, hidden: Tensor, positions: Tensor, *, ffn_rows: Tensor | None, attend: Attend) -> Tensor:
+    def read(
+        self, hidden: Tensor, positions: Tensor, *, ffn_rows: Tensor | None, wanted_rows: Tensor, attend: Attend
+    ) -> Tensor:
         """See `Family.read`."""
         decoder: Any = self.model.model.language_model
+        *layers, last = decoder.layers
         hidden = hidden[None]
         rotary = decoder.rotary_emb(hidden, position_ids=positions[None])
-        for layer in decoder.layers:
-            normed = layer.input_layernorm(hidden)
+        for layer in layers:
             mixed, _ = layer.self_attn(
-                hidden_states=normed, position_embeddings=rotary, attention_mask=None, attend=attend
+                hidden_states=layer.input_layernorm(hidden),
+                position_embeddings=rotary,
+                attention_mask=None,
+                attend=attend,
             )
             hidden = hidden + mixed
             if ffn_rows is None:
@@ -113,6 +119,9 @@ class LlavaFamily:
             else:
                 rows = layer.post_attention_layernorm(hidden.index_select(1, ffn_rows))
                 hidden = hidden.index_add(1, ffn_rows, layer.mlp(rows))
+        mixed = _attend_wanted(last.self_attn, last.input_layernorm(hidden), rotary, wanted_rows, attend)
+        hidden = hidden.index_select(1, wanted_rows) + mixed
+        hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)[0]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
@@ -157,11 +166,36 @@ def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> 
 
 def _packed_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, attend: Attend,
-    **_: Any,
+    only_wanted: bool = False, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface -> the engine's: (1, heads, rows, head_dim) <-> (rows, heads, head_dim)."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(module.layer_idx, q, k, v, scaling)[None], None
+    return attend(module.layer_idx, q, k, v, scaling, only_wanted=only_wanted)[None], None
+
+
+def _attend_wanted(
+    attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], wanted_rows: Tensor, attend: Attend
+) -> Tensor:
+    """One attention block with keys and values of all rows, and queries of the wanted ones: (1, wanted, hidden)."""
+
+    def by_head(projected: Tensor) -> Tensor:
+        heads = projected.shape[-1] // attention.head_dim
+        return projected.view(*projected.shape[:-1], heads, attention.head_dim).transpose(1, 2)
+
+    cos, sin = rotary
+    wanted_rotary = cos.index_select(1, wanted_rows), sin.index_select(1, wanted_rows)
+    q = _turn(by_head(attention.q_proj(normed.index_select(1, wanted_rows))), *wanted_rotary)
+    k = _turn(by_head(attention.k_proj(normed)), cos, sin)
+    v = by_head(attention.v_proj(normed))
+    mixed, _ = _packed_attention(attention, q, k, v, None, scaling=attention.scaling, attend=attend, only_wanted=True)
+    summed: Tensor = attention.o_proj(mixed.flatten(-2))
+    return summed
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, (1, heads, rows, head_dim), as the LLaMA, Mistral and Qwen2 decoders do it."""
+    quarter_turn: Tensor = rotate_half(x)
+    return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
 
 
 def _eos_token_ids(model: LlavaForConditionalGeneration, tokenizer: Any) -> frozenset[int]:

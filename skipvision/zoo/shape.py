@@ -96,19 +96,21 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """The processor that ships beside the weights: pads to a square, as LLaVA does."""
+def build_processor(
+    tokenizer: PreTrainedTokenizerFast, *, side: int = IMAGE_SIDE, patch_side: int = PATCH_SIDE
+) -> LlavaProcessor:
+    """The processor that ships beside the weights: pads to a square of `side` pixels, as LLaVA does."""
     images = LlavaImageProcessorPil(
         do_pad=True,
         do_center_crop=False,
-        size={"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+        size={"height": side, "width": side},
         image_mean=list(IMAGE_MEAN),
         image_std=list(IMAGE_STD),
     )
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=PATCH_SIDE,
+        patch_size=patch_side,
         vision_feature_select_strategy="default",
         image_token="<image>",
         num_additional_image_tokens=1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import DecodeRows, PromptRows, StepAttention
+from skipvision.engine.attention import ChunkRows, DecodeRows, StepAttention
 from skipvision.engine.kv_cache import KvCache, PagePool, PageTable
 from skipvision.method.flops import DecoderShape
 
@@ -41,7 +41,8 @@ class Bench:
         return tuple(torch.randn(count, n, 8, generator=self.generator) for n in heads)
 
     def cached(self, k: Tensor, v: Tensor, count: int) -> PageTable:
-        table = self.pool.take(len(k))
+        table = PageTable()
+        self.pool.hand_out(table, table.pages_to_hold(len(k)))
         self.cache.write(1, torch.from_numpy(table.append(count)), k[:count], v[:count])
         return table
 
@@ -65,24 +66,30 @@ def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(head
         written_rows=torch.arange(3),
         written_slots=torch.cat([torch.from_numpy(each) for each in written]),
         decodes=DecodeRows(slots, torch.tensor([40, 3, 17])),
-        prompts=[
-            PromptRows(3, 12, torch.empty(0, dtype=torch.int64)),
-            PromptRows(12, 18, torch.from_numpy(past.slots(0, 19))),
+        chunks=[
+            ChunkRows(3, 12, torch.empty(0, dtype=torch.int64), last_is_wanted=False),
+            ChunkRows(12, 18, torch.from_numpy(past.slots(0, 19)), last_is_wanted=True),
         ],
     )
     expected = [plainly(tokens[0][-1:], *tokens[1:]) for tokens in speaking]
     expected += [plainly(*fresh), plainly(extended[0][19:], *extended[1:])]
-    torch.testing.assert_close(attend(1, q, k, v, SCALING), torch.cat(expected))
+    everything = attend(1, q, k, v, SCALING, only_wanted=False)
+    torch.testing.assert_close(everything, torch.cat(expected))
+    wanted = torch.tensor([0, 1, 2, 17])
+    torch.testing.assert_close(attend(1, q[wanted], k, v, SCALING, only_wanted=True), everything[wanted])
 
 
 def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
     bench = Bench(heads=4, kv_heads=2)
     q, k, v = bench.tokens(8)
     kept = torch.tensor([0, 1, 5, 6, 7])
-    table = bench.pool.take(5)
+    table = PageTable()
+    bench.pool.hand_out(table, 1)
     nothing = torch.empty(0, dtype=torch.int64)
-    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), None, [PromptRows(0, 8, nothing)])
-    attend(0, q, k, v, SCALING)
+    attend = StepAttention(
+        bench.cache, kept, torch.from_numpy(table.append(5)), None, [ChunkRows(0, 8, nothing, False)]
+    )
+    attend(0, q[:0], k, v, SCALING, only_wanted=True)
 
     assert torch.equal(bench.cache.read(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept])
     assert int(bench.cache.keys.any(dim=-1).any(dim=-1).sum()) == 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,11 +157,139 @@ def test_a_request_in_a_mixed_batch_gets_the_tokens_it_gets_alone(family: Family
     assert outputs(engine, asked[::-1]) == alone[::-1]
 
 
-@pytest.mark.parametrize("limits", [{"max_running": 2}, {"max_step_tokens": 60}, {"cache_tokens": 96}])
-def test_waiting_for_room_changes_no_token(family: Family, limits: dict[str, int]) -> None:
+NARROW = {
+    "few run": {"max_running": 2},
+    "prompts come one by one": {"max_step_tokens": 60},
+    "prompts are read in parts": {"max_step_tokens": 17},
+    "prompts are read token by token": {"max_step_tokens": 1},
+}
+
+
+@pytest.mark.parametrize("limits", NARROW.values(), ids=NARROW)
+def test_want_of_room_changes_no_token(family: Family, limits: dict[str, int]) -> None:
     roomy, narrow = Engine(family, skip=CARRIED), Engine(family, skip=CARRIED, **limits)
     asked = mixed(roomy)
     assert outputs(narrow, asked) == outputs(roomy, asked)
+    assert narrow.free_cache_tokens == narrow.cache_tokens
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_step_tokens": 23}, {"max_running": 3}])
+def test_giving_way_to_an_older_answer_changes_no_token(family: Family, limits: dict[str, int]) -> None:
+    roomy, narrow = Engine(family, skip=CARRIED), Engine(family, skip=CARRIED, cache_tokens=128, **limits)
+    asked = [
+        replace(request, sampling=replace(request.sampling, max_tokens=30 + 10 * i, ignore_eos=True))
+        for i, request in enumerate(mixed(roomy))
+    ]
+    assert outputs(narrow, asked) == outputs(roomy, asked)
+    assert narrow.free_cache_tokens == narrow.cache_tokens
+    assert narrow.preemptions > 2 > roomy.preemptions == 0
+
+
+FORKS = {
+    "roomy": {},
+    "beyond the step": {"max_step_tokens": 30},
+    "the trunk in parts": {"max_step_tokens": 7},
+    "few run": {"max_running": 3},
+    "answers give way": {"cache_tokens": 160},
+    "all of it": {"cache_tokens": 160, "max_step_tokens": 19, "max_running": 5},
+}
+
+
+@pytest.mark.parametrize("skip", [CARRIED, SETTINGS["remembered"]], ids=["carried", "remembered"])
+@pytest.mark.parametrize("limits", FORKS.values(), ids=FORKS)
+def test_questions_about_one_image_share_its_reading_and_are_answered_as_if_alone(
+    family: Family, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], skip: SkipConfig
+) -> None:
+    engine = Engine(family, skip=skip, **limits)
+    images = [engine.prepare(picture(seed)) for seed in (0, 1)]
+    sampling = Sampling(max_tokens=15, ignore_eos=True, temperature=1.0)
+    asked = [
+        Request(prompt=f"{'what ' * (1 + i % 4)}is there", images=(image,) * (1 + i % 2), sampling=sampling)
+        for image in images
+        for i in (0, 2, 4, 1, 3)
+    ]
+    asked += [replace(asked[0], request_id=f"draw {i}", sampling=replace(sampling, seed=i)) for i in range(4)]
+    alone = outputs(Engine(family, skip=skip, max_running=1), asked)
+    passes: list[int] = []
+    encode = family.encode
+    monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    assert outputs(engine, asked) == alone
+    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.shared_prompt_tokens > 0
+    if not limits:
+        assert sum(passes) == sum([1, 2, 1, 2]), "each prompt's images once, alone and as a pair"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4])
+def test_those_who_share_an_image_go_on_when_one_of_them_is_cancelled(family: Family, place: int, steps: int) -> None:
+    engine = Engine(family, skip=CARRIED, max_step_tokens=9)
+    image = engine.prepare(picture(0))
+    asked = [Request(prompt=f"what {word}", images=(image,), sampling=GREEDY) for word in ("shape", "is", "there")]
+    alone = outputs(Engine(family, skip=CARRIED, max_running=1), asked)
+    for request in asked:
+        engine.add(request)
+    heard = [delta for _ in range(steps) for delta in engine.step()]
+    engine.cancel(asked[place].request_id)
+    while engine.has_work:
+        heard += engine.step()
+    finished = {delta.request_id: delta.answer for delta in heard if delta.answer}
+    for i, request in enumerate(asked):
+        said = finished[request.request_id].output_ids
+        assert said == (alone[i] if i != place else alone[i][: len(said)])
+    assert engine.free_cache_tokens == engine.cache_tokens
+
+
+def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_lose_no_token(family: Family) -> None:
+    rng = random.Random(0)
+    engine = Engine(family, skip=CARRIED, cache_tokens=320, max_step_tokens=40, max_running=12)
+    pixels = [engine.prepare(picture(seed)) for seed in range(4)]
+    words = [
+        "describe",
+        "what",
+        "shape",
+        "is",
+        "there",
+        "in",
+        "the",
+        "red",
+        "blue",
+        "picture",
+        "of",
+        "a",
+        "big",
+        "star",
+    ]
+    asked = [
+        Request(
+            request_id=str(i),
+            prompt=" ".join(rng.choices(words, k=rng.randint(1, 40))),
+            images=tuple(rng.choices(pixels, k=rng.choice((0, 1, 1, 2, 3)))),
+            skip=rng.choice([CARRIED, None, SkipConfig(), *SETTINGS.values()]),
+            sampling=Sampling(
+                max_tokens=rng.randint(1, 60), temperature=rng.choice((0, 1.5)), seed=i, ignore_eos=rng.random() < 0.8
+            ),
+        )
+        for i in range(200)
+    ]
+    cancelled = set(rng.sample(range(200), 30))
+    waiting, said = asked[::-1], {}
+    while waiting or engine.has_work:
+        for _ in range(min(len(waiting), rng.randint(0, 6))):
+            engine.add(waiting.pop())
+        for delta in engine.step():
+            said[delta.request_id] = delta.answer or said.get(delta.request_id)
+        if rng.random() < 0.3 and cancelled:
+            engine.cancel(str(cancelled.pop()))
+    assert (engine.free_cache_tokens, len(said)) == (engine.cache_tokens, 200)
+    assert engine.preemptions > 5
+    assert engine.shared_prompt_tokens > 0
+    for whole in Engine(family, skip=CARRIED).answer(asked):
+        answer = said[whole.request_id]
+        if answer.finish_reason == "cancelled":
+            assert answer.output_ids == whole.output_ids[: len(answer.output_ids)]
+        else:
+            assert (answer.output_ids, answer.text) == (whole.output_ids, whole.text)
 
 
 def test_another_seed_gives_another_answer_and_the_same_seed_the_same(family: Family) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, choose_num_pages, pages_for
+from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, PageTable, choose_num_pages, pages_for
 from skipvision.errors import ConfigError
 from skipvision.method.flops import DecoderShape
 
@@ -11,9 +11,15 @@ SHAPE = DecoderShape(hidden=32, ffn_hidden=64, layers=2, heads=4, kv_heads=2, he
 CPU = torch.device("cpu")
 
 
+def take(pool: PagePool, tokens: int) -> PageTable:
+    table = PageTable()
+    pool.hand_out(table, table.pages_to_hold(tokens))
+    return table
+
+
 def test_pages_are_handed_out_once_and_all_come_back() -> None:
     pool = PagePool(10)
-    tables = [pool.take(tokens) for tokens in (1, PAGE_TOKENS, PAGE_TOKENS + 1, 5 * PAGE_TOKENS)]
+    tables = [take(pool, tokens) for tokens in (1, PAGE_TOKENS, PAGE_TOKENS + 1, 5 * PAGE_TOKENS)]
     held = [page for table in tables for page in table.pages]
     assert sorted(held) == sorted(set(held))
     assert (len(held), pool.free_tokens) == (9, PAGE_TOKENS)
@@ -21,29 +27,31 @@ def test_pages_are_handed_out_once_and_all_come_back() -> None:
     for table in tables[::-1]:
         pool.give_back(table)
     assert pool.free_tokens == pool.capacity_tokens == 10 * PAGE_TOKENS
-    assert sorted(pool.take(10 * PAGE_TOKENS).pages) == list(range(10))
+    assert sorted(take(pool, 10 * PAGE_TOKENS).pages) == list(range(10))
 
 
 def test_giving_back_twice_gives_back_once() -> None:
     pool = PagePool(3)
-    table = pool.take(20)
+    table = take(pool, 20)
     pool.give_back(table)
     pool.give_back(table)
     assert pool.free_tokens == 3 * PAGE_TOKENS
 
 
-def test_room_is_counted_in_whole_pages() -> None:
-    pool = PagePool(2)
-    assert pool.has_room_for(2 * PAGE_TOKENS)
-    assert not pool.has_room_for(2 * PAGE_TOKENS + 1)
-    pool.take(1)
-    assert not pool.has_room_for(PAGE_TOKENS + 1)
+def test_a_sequence_lacks_pages_only_beyond_the_ones_it_has() -> None:
+    pool = PagePool(9)
+    table = take(pool, PAGE_TOKENS + 1)
+    assert (len(table.pages), table.pages_to_hold(2 * PAGE_TOKENS)) == (2, 0)
+    table.append(20)
+    assert [table.pages_to_hold(more) for more in (0, 12, 13, 28, 29)] == [0, 0, 1, 1, 2]
+    pool.give_back(table)
+    assert table.pages_to_hold(1) == 1
 
 
 def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
     pool = PagePool(6)
-    pool.take(PAGE_TOKENS)
-    table = pool.take(3 * PAGE_TOKENS)
+    take(pool, PAGE_TOKENS)
+    table = take(pool, 3 * PAGE_TOKENS)
     table.pages = table.pages[::-1]
     cache = KvCache(SHAPE, num_pages=6, device=CPU, dtype=torch.float32)
     keys, values = torch.randn(2, 40, SHAPE.kv_heads, SHAPE.head_dim)
@@ -56,6 +64,37 @@ def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
     assert torch.equal(read[0], keys)
     assert torch.equal(read[1], values)
     assert not cache.keys[0].any(), "the other layer is untouched"
+
+
+@pytest.mark.parametrize("tokens", [5, PAGE_TOKENS, 2 * PAGE_TOKENS + 3])
+def test_sequences_that_share_a_beginning_go_on_apart_and_free_it_with_the_last(tokens: int) -> None:
+    pool = PagePool(9)
+    cache = KvCache(SHAPE, num_pages=9, device=CPU, dtype=torch.float32)
+    first, others = take(pool, tokens), [PageTable(), PageTable()]
+    keys = torch.randn(tokens, SHAPE.kv_heads, SHAPE.head_dim)
+    cache.write(0, torch.from_numpy(first.append(tokens)), keys, keys)
+    for other in others:
+        pool.hand_out(other, 1 if tokens % PAGE_TOKENS else 0)
+    copies = [copy for other in others if (copy := pool.share(first, other))]
+    if copies:
+        cache.copy_pages(copies)
+    full = tokens // PAGE_TOKENS
+    assert pool.free_pages == 9 - full - 3 * bool(tokens % PAGE_TOKENS)
+
+    own = {}
+    for table in (first, *others):
+        pool.hand_out(table, table.pages_to_hold(2))
+        own[id(table)] = torch.randn(2, SHAPE.kv_heads, SHAPE.head_dim)
+        cache.write(0, torch.from_numpy(table.append(2)), own[id(table)], own[id(table)])
+    for table in (first, *others):
+        read = cache.read(0, torch.from_numpy(table.slots(0, tokens + 2)))
+        for part in read:
+            assert torch.equal(part, torch.cat([keys, own[id(table)]]))
+    pool.give_back(first)
+    assert torch.equal(cache.read(0, torch.from_numpy(others[0].slots(0, tokens)))[0], keys)
+    for table in others:
+        pool.give_back(table)
+    assert pool.free_tokens == pool.capacity_tokens
 
 
 def test_the_operators_number_is_taken_and_rounded_up_to_pages() -> None:

@@ -21,8 +21,8 @@ class Bench:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.pool = PagePool(60)
-        self.cache = KvCache(family.shape, num_pages=60, device=family.device, dtype=family.dtype)
+        self.pool = PagePool(100)
+        self.cache = KvCache(family.shape, num_pages=100, device=family.device, dtype=family.dtype)
         self.runner = ModelRunner(family, self.cache)
         limits = Limits(context_tokens=512, step_tokens=512, cache_tokens=512)
         self.intake = Intake(family, SkipConfig(), limits)
@@ -31,12 +31,21 @@ class Bench:
         images = tuple(self.family.preparer.prepare(picture(seed)) for seed in range(pictures))
         request = Request(prompt=prompt, images=images, skip=skip, sampling=Sampling(max_tokens=9))
         live = self.intake.accept(request)
-        live.pages = self.pool.take(live.most_cached_tokens)
+        for table in (live.cached, live.transient):
+            self.pool.hand_out(table, table.pages_to_hold(live.plan.prompt_tokens + 9))
         return live
 
     @torch.inference_mode()
-    def run(self, *, decodes: tuple[LiveRequest, ...] = (), prompts: tuple[LiveRequest, ...] = ()) -> torch.Tensor:
-        return self.runner.run(Step(decodes, prompts))
+    def run(
+        self, *, decodes: tuple[LiveRequest, ...] = (), prompts: tuple[LiveRequest, ...] = (), most: int = 10**6
+    ) -> torch.Tensor:
+        """One step that reads `most` tokens of each prompt."""
+        readings = [live.reading(min(live.unread_tokens, most)) for live in prompts]
+        step = Step(tuple(live.reading(1) for live in decodes), tuple(readings))
+        logits = self.runner.run(step)
+        for reading in step.readings:
+            reading.request.read_tokens = reading.stop
+        return logits
 
     def filled_slots(self) -> set[int]:
         """Slots that hold something, the same in every layer and for keys and values."""
@@ -56,11 +65,11 @@ def test_after_the_prompt_the_cache_holds_the_kept_tokens_and_nothing_else(famil
     )
     bench.run(prompts=asked)
 
-    assert [live.pages.cached_tokens for live in asked] == [live.plan.cached_tokens for live in asked]
+    assert [live.cached.cached_tokens for live in asked] == [live.plan.cached_tokens for live in asked]
     assert sum(live.plan.skipped_tokens for live in asked) == 6 + 0 + 12 + 6 + 0
-    kept = [live.plan.prompt_tokens - live.pages.cached_tokens for live in asked]
+    kept = [live.plan.prompt_tokens - live.cached.cached_tokens for live in asked]
     assert kept == [6, 0, 12, 0, 0]
-    slots = [slot for live in asked for slot in live.pages.slots(0, live.plan.cached_tokens).tolist()]
+    slots = [slot for live in asked for slot in live.cached.slots(0, live.plan.cached_tokens).tolist()]
     assert bench.filled_slots() == set(slots)
     assert len(slots) == len(set(slots))
 
@@ -71,17 +80,30 @@ def test_each_generated_token_adds_one_row_at_the_position_after_all_prompt_toke
     bench.run(prompts=(live,))
     for place in range(3):
         live.hear(7, end_tokens=())
-        assert live.next_position == live.plan.prompt_tokens + place
+        assert live.read_tokens == live.plan.prompt_tokens + place
         bench.run(decodes=(live,))
-        assert live.pages.cached_tokens == live.plan.cached_tokens + place + 1
+        assert live.cached.cached_tokens == live.plan.cached_tokens + place + 1
     assert len(bench.filled_slots()) == live.plan.cached_tokens + 3
 
 
-def test_pixels_are_let_go_of_once_they_are_read(family: Family) -> None:
-    bench = Bench(family)
-    live = bench.admitted("describe", pictures=2, skip=CARRIED)
-    bench.run(prompts=(live,))
-    assert live.images == ()
+@pytest.mark.parametrize("most", [1, 5, 11, 13, 26])
+def test_a_prompt_read_in_parts_leaves_the_cache_and_the_logits_of_one_read_whole(family: Family, most: int) -> None:
+    whole, parts = Bench(family), Bench(family)
+    asked = [bench.admitted("what", pictures=2, skip=CARRIED) for bench in (whole, parts)]
+    expected = whole.run(prompts=(asked[0],))
+    steps = 0
+    while asked[1].unread_tokens:
+        logits = parts.run(prompts=(asked[1],), most=most)
+        steps += 1
+        dropped = asked[1].transient.cached_tokens
+        assert dropped + asked[1].cached.cached_tokens == asked[1].read_tokens or not asked[1].unread_tokens
+    assert steps == -(-asked[1].plan.prompt_tokens // most)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    kept = [torch.from_numpy(live.cached.slots(0, live.plan.cached_tokens)) for live in asked]
+    for layer in range(family.shape.layers):
+        torch.testing.assert_close(
+            parts.cache.read(layer, kept[1]), whole.cache.read(layer, kept[0]), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_all_images_of_a_step_are_encoded_in_one_pass(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:

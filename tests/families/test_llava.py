@@ -64,13 +64,31 @@ def rewrite_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def plain_attention(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Causal attention of one sequence: (rows, heads, head_dim)."""
-    share = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)
-    scores = torch.einsum("qhd,khd->hqk", query, key) * scaling
-    scores = scores.masked_fill(torch.ones(scores.shape[1:], dtype=torch.bool).triu(1), float("-inf"))
-    return torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), value)
+class PlainAttention:
+    """Causal attention of one sequence, and the keys it was given."""
+
+    def __init__(self, wanted_rows: Tensor) -> None:
+        self.wanted_rows = wanted_rows
+        self.keys: list[Tensor] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, *, only_wanted: bool) -> Tensor:
+        self.keys.append(k)
+        share = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
+        hidden = torch.ones(len(k), len(k), dtype=torch.bool).triu(1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scaling
+        scores = scores.masked_fill(hidden[self.wanted_rows] if only_wanted else hidden, float("-inf"))
+        return torch.einsum("hqk,khd->qhd", scores.softmax(dim=-1), v)
+
+
+def read(
+    family: Family, rows: Tensor, *, first: int = 0, ffn_rows: Tensor | None = None, wanted: list[int] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """The wanted rows (None: all) of one sequence that begins at position `first`, and each layer's keys."""
+    attend = PlainAttention(torch.arange(len(rows)) if wanted is None else torch.tensor(wanted, dtype=torch.int64))
+    positions = torch.arange(first, first + len(rows))
+    hidden = family.read(rows, positions, ffn_rows=ffn_rows, wanted_rows=attend.wanted_rows, attend=attend)
+    return hidden, attend.keys
 
 
 # What is loaded, and what is refused.
@@ -312,7 +330,7 @@ def test_an_image_is_encoded_as_if_it_were_alone(family: Family) -> None:
 @torch.no_grad()
 def test_reading_text_gives_the_stock_logits(family: Family, stock: Any) -> None:
     ids = torch.arange(6, 26)
-    hidden = family.read(family.embed(ids), torch.arange(20), ffn_rows=None, attend=plain_attention)
+    hidden, _ = read(family, family.embed(ids))
     torch.testing.assert_close(family.logits(hidden), stock(input_ids=ids[None]).logits[0], **CLOSE)
     assert family.logits(hidden).dtype == torch.float32
 
@@ -320,21 +338,25 @@ def test_reading_text_gives_the_stock_logits(family: Family, stock: Any) -> None
 @torch.no_grad()
 def test_rows_left_out_of_the_ffn_are_read_as_the_reference_reads_them(family: Family, stock: Any) -> None:
     rows, skipped = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), frozenset({3, 4, 5, 9})
-    kept = torch.tensor([i for i in range(12) if i not in skipped])
-    hidden = family.read(rows, torch.arange(12), ffn_rows=kept, attend=plain_attention)
+    kept = [i for i in range(12) if i not in skipped]
+    hidden, _ = read(family, rows, ffn_rows=torch.tensor(kept), wanted=kept)
     plain = reference.TwoStreams(stock).read_prompt(reference.Prompt(rows, skipped, [None] * 12))
-    torch.testing.assert_close(family.logits(hidden[kept]), plain, **CLOSE)
+    torch.testing.assert_close(family.logits(hidden), plain, **CLOSE)
+
+
+@pytest.mark.parametrize("wanted", [[19], [0, 7, 19], []])
+@torch.no_grad()
+def test_wanted_rows_and_all_keys_are_what_they_are_when_every_row_is_wanted(family: Family, wanted: list[int]) -> None:
+    rows = family.embed(torch.arange(6, 26))
+    everything, all_keys = read(family, rows)
+    some, keys = read(family, rows, wanted=wanted)
+    torch.testing.assert_close(some, everything[wanted], **CLOSE)
+    torch.testing.assert_close(keys, all_keys, **CLOSE)
 
 
 @torch.no_grad()
-def test_positions_need_not_begin_at_zero(family: Family, stock: Any) -> None:
-    ids, seen = torch.arange(6, 16), []
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        seen.append(key)
-        return plain_attention(layer, query, key, value, scaling)
-
-    moved = family.read(family.embed(ids), torch.arange(100, 110), ffn_rows=None, attend=attend)
-    plain = family.read(family.embed(ids), torch.arange(10), ffn_rows=None, attend=attend)
+def test_positions_need_not_begin_at_zero(family: Family) -> None:
+    rows = family.embed(torch.arange(6, 16))
+    (moved, moved_keys), (plain, plain_keys) = read(family, rows, first=100), read(family, rows)
     torch.testing.assert_close(moved, plain, **CLOSE)
-    assert not torch.allclose(seen[0], seen[2]), "the keys did turn with the positions"
+    assert not torch.allclose(moved_keys[0], plain_keys[0]), "the keys did turn with the positions"

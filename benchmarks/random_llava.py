@@ -1,0 +1,55 @@
+"""LLaVA checkpoints of published and other shapes with random weights: as fast or slow as trained ones.
+
+Saved as `save_pretrained` gives them, with the shipped model's tokenizer, so that peers load the same folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from skipvision.families.checkpoint import save_skip
+from skipvision.method.plan import SkipConfig
+from skipvision.method.summary import SummaryPooling
+from skipvision.zoo.shape import SPECIAL_TOKENS, build_processor, build_tokenizer
+
+SIDE, PATCH = 336, 14
+VISUAL_TOKENS = (SIDE // PATCH) ** 2
+PAPER_SETTING = SkipConfig(retain=100, merge_skipped_to=156, summarise=True, forget_skipped=True)
+
+
+def small() -> LlavaConfig:
+    """92 million parameters: a decoder of 12 layers and width 768 behind LLaVA-1.5's 576 visual tokens."""
+    vision = CLIPVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE,
+        patch_size=PATCH,
+    )  # fmt: skip
+    text = LlamaConfig(
+        vocab_size=2000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        max_position_embeddings=4096,
+    )  # fmt: skip
+    return _llava(vision, text)
+
+
+def save_random(folder: Path, config: LlavaConfig, *, dtype: torch.dtype, seed: int = 0) -> None:
+    """Write a checkpoint of this shape that carries the paper's 100/156 and a summary module."""
+    torch.manual_seed(seed)
+    LlavaForConditionalGeneration(config).to(dtype).save_pretrained(folder)
+    processor = build_processor(build_tokenizer(), side=SIDE, patch_side=PATCH)
+    processor.save_pretrained(folder)
+    save_skip(folder, PAPER_SETTING, SummaryPooling(config.text_config.hidden_size))
+
+
+def _llava(vision: CLIPVisionConfig, text: LlamaConfig) -> LlavaConfig:
+    for name in ("pad", "bos", "eos"):
+        token = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}[name]
+        setattr(text, f"{name}_token_id", SPECIAL_TOKENS.index(token))
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=SPECIAL_TOKENS.index("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
