@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from skipvision.engine.intake import Intake, Limits
-from skipvision.engine.kv_cache import KvCache, PagePool, choose_num_pages
+from skipvision.engine.kv_cache import KvCache, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
 from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
+from skipvision.engine.pages import PagePool
 from skipvision.engine.request import Answer, Delta, Request
 from skipvision.engine.sampling import choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step

@@ -10,8 +10,8 @@ from typing import get_args
 
 import numpy as np
 
-from skipvision.engine.kv_cache import whole_pages
 from skipvision.engine.live_request import LiveRequest, Trunk
+from skipvision.engine.pages import whole_pages
 from skipvision.engine.request import Priority, Request
 from skipvision.engine.text import AnswerText
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError

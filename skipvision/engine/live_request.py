@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from skipvision.engine.kv_cache import PageTable
+from skipvision.engine.pages import PageTable
 from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
 from skipvision.families.family import PromptTokens

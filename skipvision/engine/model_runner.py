@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import ChunkRows, DecodeRows, StepAttention
+from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
-from skipvision.engine.packing import PackedStep, pack
+from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, pack
 from skipvision.engine.scheduler import Step
 from skipvision.engine.visual import read_images
 from skipvision.families.family import Family
@@ -33,7 +33,7 @@ class ModelRunner:
     def run(self, step: Step) -> Tensor:
         """Read the step: (speakers, vocab) float32, in the order of `step.speakers`."""
         self._see(step)
-        packed = pack(step)
+        packed = pack(step, num_slots=self._cache.num_slots)
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
         with self.timing(decode=share, prefill=1 - share):
@@ -66,14 +66,32 @@ class ModelRunner:
         return self._family.logits(hidden)
 
     def _attention(self, packed: PackedStep) -> StepAttention:
-        decodes = DecodeRows(self._to_device(packed.decode_slots), self._to_device(packed.decode_lengths))
         return StepAttention(
             cache=self._cache,
             written_rows=self._to_device(packed.written_rows),
             written_slots=self._to_device(packed.written_slots),
-            decodes=decodes if len(packed.decode_lengths) else None,
-            chunks=[ChunkRows(c.start, c.stop, self._to_device(c.past_slots), c.speaks) for c in packed.chunks],
+            decodes=[self._decodes(decodes) for decodes in packed.decodes],
+            chunks=[self._chunks(chunks) for chunks in packed.chunks],
         )
+
+    def _decodes(self, packed: PackedDecodes) -> StridedDecodes | ScatteredDecodes:
+        longest = int(packed.lengths.max())
+        bias = None
+        if (packed.lengths < longest).any():
+            seen = np.arange(longest) < packed.lengths[:, None, None, None]
+            bias = self._to_device(np.where(seen, 0, -np.inf)).to(self._family.dtype)
+        if packed.slots is not None:
+            return ScatteredDecodes(self._to_device(packed.slots), bias)
+        return StridedDecodes(packed.first_slot, packed.distance, len(packed.lengths), longest, bias)
+
+    def _chunks(self, packed: PackedChunks) -> ChunkRows:
+        past_slots = bias = None
+        if past := len(packed.past_slots):
+            past_slots = self._to_device(packed.past_slots)
+            rows = packed.stop - packed.start
+            bias = torch.full((rows, past + rows), -torch.inf, dtype=self._family.dtype, device=self._family.device)
+            bias = bias.triu(past + 1)
+        return ChunkRows(packed.start, packed.stop, packed.chunks, past_slots, bias, packed.speaks)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._family.device)

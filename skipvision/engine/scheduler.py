@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from skipvision.engine.kv_cache import PAGE_TOKENS, PagePool, pages_for
 from skipvision.engine.live_request import LiveRequest, Reading
+from skipvision.engine.pages import PAGE_TOKENS, PagePool, pages_for
 from skipvision.engine.request import Priority
 from skipvision.errors import QueueFullError
+
+_CLAIMED_TOGETHER = 4
 
 HEAD_START_SECONDS: dict[Priority, float] = {"high": 30.0, "normal": 0.0, "low": -60.0}
 """A request stands in the line as if it had come so much earlier. A bound, so that no class can starve another."""
@@ -30,6 +32,7 @@ class Step:
     """One forward pass: the newest output token of those who decode, then the parts of prompts that are read."""
 
     decodes: tuple[Reading, ...] = ()
+    """In the order in which their caches stand."""
     chunks: tuple[Reading, ...] = ()
     """Parts of prompts; and the output so far of requests that start over."""
 
@@ -102,7 +105,7 @@ class Scheduler:
                 budget -= 0 if request.is_decoding else tokens
         if self.preemptions == before:  # whoever came in now would be the next to be put back
             chunks += self._admit(budget)
-        return Step(tuple(decodes), tuple(chunks))
+        return Step(tuple(sorted(decodes, key=_place)), tuple(chunks))
 
     def settle(self, step: Step) -> list[tuple[int, int]]:
         """Note that the pass has read the step; what was kept only until a prompt's end is free.
@@ -162,6 +165,7 @@ class Scheduler:
                 self._follow(leader, first)
                 continue
             budget -= reading.stop
+            self._pool.claim(first.cached, _most_pages(first))
             self._hand_out(reading)
             yield reading
 
@@ -242,6 +246,19 @@ class Scheduler:
 
 def _turn(request: LiveRequest) -> tuple[float, int]:
     return request.turn
+
+
+def _place(reading: Reading) -> tuple[bool, int]:
+    """By where the cache stands; those that stand in several places come last."""
+    slot = reading.request.cached.first_slot
+    return slot is None, slot or 0
+
+
+def _most_pages(request: LiveRequest) -> int:
+    """Pages that it may fill before its answer ends, rounded up so that requests much alike take the same."""
+    # The last token of an answer is never read, so never cached.
+    pages = pages_for(request.plan.cached_tokens + request.sampling.max_tokens - 1)
+    return -(-pages // _CLAIMED_TOGETHER) * _CLAIMED_TOGETHER
 
 
 def _pages_for(reading: Reading) -> int:

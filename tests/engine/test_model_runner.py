@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from skipvision.engine.intake import Intake, Limits
-from skipvision.engine.kv_cache import KvCache, PagePool
+from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import LiveRequest
 from skipvision.engine.model_runner import ModelRunner
+from skipvision.engine.pages import PagePool
 from skipvision.engine.request import Request, Sampling
 from skipvision.engine.scheduler import Step
 from skipvision.families import Family
@@ -49,7 +50,7 @@ class Bench:
 
     def filled_slots(self) -> set[int]:
         """Slots that hold something, the same in every layer and for keys and values."""
-        filled = [x.any(dim=-1).any(dim=-1) for x in (*self.cache.keys, *self.cache.values)]
+        filled = [x.any(dim=-1).any(dim=0) for x in (*self.cache.keys, *self.cache.values)]
         assert all(torch.equal(filled[0], other) for other in filled)
         return set(filled[0].nonzero().flatten().tolist())
 
@@ -102,7 +103,7 @@ def test_a_prompt_read_in_parts_leaves_the_cache_and_the_logits_of_one_read_whol
     kept = [torch.from_numpy(live.cached.slots(0, live.plan.cached_tokens)) for live in asked]
     for layer in range(family.shape.layers):
         torch.testing.assert_close(
-            parts.cache.read(layer, kept[1]), whole.cache.read(layer, kept[0]), rtol=1e-4, atol=1e-5
+            parts.cache.gather(layer, kept[1]), whole.cache.gather(layer, kept[0]), rtol=1e-4, atol=1e-5
         )
 
 
