@@ -69,8 +69,8 @@ class StepAttention:
     """The `Attend` of one step."""
 
     cache: KvCache
-    written_rows: Tensor
-    """(written,) int64: the rows whose keys and values are kept."""
+    written_rows: Tensor | None
+    """(written,) int64: the rows whose keys and values are kept. None: all, in order."""
     written_slots: Tensor
     """(written,) int64: where."""
     decodes: Sequence[StridedDecodes | ScatteredDecodes]
@@ -79,7 +79,9 @@ class StepAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, *, only_wanted: bool) -> Tensor:
         """Attend in one layer; see `families.family.Attend`."""
-        self.cache.write(layer, self.written_slots, k[self.written_rows], v[self.written_rows])
+        # As a rule they are: a layer that took few rows may have stored columns, which no fast kernel reads.
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        self._write(layer, k, v)
         out, at = torch.empty_like(q), 0
         for decodes in self.decodes:
             rows = slice(at, at + decodes.count)
@@ -92,6 +94,11 @@ class StepAttention:
                 out[rows] = self._read_chunks(layer, chunk, q[rows], k, v, scaling)
                 at = rows.stop
         return out
+
+    def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        if self.written_rows is not None:
+            k, v = k.index_select(0, self.written_rows), v.index_select(0, self.written_rows)
+        self.cache.write(layer, self.written_slots, k, v)
 
     def _decode(self, layer: int, decodes: StridedDecodes | ScatteredDecodes, q: Tensor, scaling: float) -> Tensor:
         if isinstance(decodes, StridedDecodes):

@@ -68,7 +68,7 @@ class ModelRunner:
     def _attention(self, packed: PackedStep) -> StepAttention:
         return StepAttention(
             cache=self._cache,
-            written_rows=self._to_device(packed.written_rows),
+            written_rows=None if packed.written_rows is None else self._to_device(packed.written_rows),
             written_slots=self._to_device(packed.written_slots),
             decodes=[self._decodes(decodes) for decodes in packed.decodes],
             chunks=[self._chunks(chunks) for chunks in packed.chunks],

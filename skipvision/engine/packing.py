@@ -59,9 +59,10 @@ class PackedStep:
     """Rows that get visual tokens, in the order of the step's readings."""
     ffn_rows: np.ndarray | None
     """Rows that run the feed-forward blocks. None: all of them do."""
-    written_rows: np.ndarray
-    """Rows whose keys and values are written, to stay or for the next steps of their prompt, and where in the pool:"""
+    written_rows: np.ndarray | None
+    """Rows whose keys and values are written, to stay or for the next steps of their prompt. None: all, in order."""
     written_slots: np.ndarray
+    """(written,) where in the pool."""
     decodes: tuple[PackedDecodes, ...]
     chunks: tuple[PackedChunks, ...]
     wanted_rows: np.ndarray
@@ -79,13 +80,14 @@ def pack(step: Step, *, num_slots: int) -> PackedStep:
     starts = stops - [len(part.ids) for part in parts]
     past_slots = [_past_slots(reading) for reading in step.chunks]  # before the new ones are appended
     written = [part.write() for part in parts]
+    written_rows = np.concatenate([start + rows for start, (rows, _) in zip(starts, written, strict=True)])
     is_skipped = np.concatenate([part.is_skipped for part in parts])
     return PackedStep(
         ids=np.concatenate([part.ids for part in parts]),
         positions=np.concatenate([part.positions for part in parts]),
         visual_rows=np.flatnonzero(np.concatenate([part.is_visual for part in parts])),
         ffn_rows=np.flatnonzero(~is_skipped) if is_skipped.any() else None,
-        written_rows=np.concatenate([start + rows for start, (rows, _) in zip(starts, written, strict=True)]),
+        written_rows=None if np.array_equal(written_rows, np.arange(stops[-1])) else written_rows,
         written_slots=np.concatenate([slots for _, slots in written]),
         decodes=tuple(_pack_decodes([reading.request.cached for reading in step.decodes], num_slots=num_slots)),
         chunks=tuple(_pack_chunks(step.chunks, past_slots, first_row=len(step.decodes))),

@@ -21,6 +21,7 @@ from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
 from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
+from skipvision.families.narrow import narrow_linears
 from skipvision.families.prompt import PromptTokenizer
 from skipvision.method.flops import DecoderShape
 
@@ -76,6 +77,8 @@ class LlavaFamily:
         self._scale, self._shift = _normalisation(processor.image_processor, device)
         AttentionInterface.register(ATTENTION, _packed_attention)
         self.model.model.language_model.set_attn_implementation(ATTENTION)
+        if device.type == "cpu" and dtype == torch.float32:
+            narrow_linears(self.model.model.language_model)
 
     def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
         """See `Family.tokenize`."""
