@@ -5,6 +5,7 @@ waits), `kv_cache` (pages), `model_runner` (one packed forward pass), `attention
 """
 
 from skipvision.engine.engine import Engine
+from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Request, Sampling
 
-__all__ = ["Answer", "Delta", "Engine", "FinishReason", "Request", "Sampling"]
+__all__ = ["Answer", "Delta", "Engine", "FinishReason", "Request", "Sampling", "TokenLogprobs"]

@@ -20,10 +20,11 @@ from torch import Tensor
 from skipvision.engine.intake import Intake, Limits
 from skipvision.engine.kv_cache import KvCache, PagePool, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.logprobs import token_logprobs
 from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
 from skipvision.engine.request import Answer, Delta, Request
-from skipvision.engine.sampling import choose_tokens
+from skipvision.engine.sampling import Choice, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
@@ -145,8 +146,8 @@ class Engine:
                 logits = self._runner.run(step)
                 if copies := self._scheduler.settle(step):
                     self._cache.copy_pages(copies)
-                tokens = self._choose(step.speakers, logits)
-                self._outbox.put(*self._tell(step.speakers, tokens))
+                choices = self._choose(step.speakers, logits)
+                self._outbox.put(*self._tell(step.speakers, choices))
         return self._outbox.take_unfollowed()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -229,18 +230,23 @@ class Engine:
             raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
         return self._intake.accept(request)
 
-    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[int]:
+    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice]:
         """The next token of every one who speaks; `logits` is (speakers, vocab)."""
         if not speakers:
             return []
         with self._runner.timing(sample=1):
             samplings = [request.sampling for request in speakers]
-            return choose_tokens(logits, samplings, [len(request.output_ids) for request in speakers])
+            tokens = choose_tokens(logits, samplings, [len(request.output_ids) for request in speakers])
+            logprobs = token_logprobs(logits, tokens, [sampling.logprobs for sampling in samplings])
+        return list(map(Choice, tokens, logprobs))
 
-    def _tell(self, speakers: Sequence[LiveRequest], tokens: Iterable[int]) -> list[Delta]:
+    def _tell(self, speakers: Sequence[LiveRequest], choices: Iterable[Choice]) -> list[Delta]:
         """Give each request its token; those that have said their last free their pages."""
         end_tokens = self.family.eos_token_ids
-        deltas = [request.hear(token, end_tokens) for request, token in zip(speakers, tokens, strict=True)]
+        deltas = [
+            request.hear(choice.token_id, end_tokens, choice.logprobs)
+            for request, choice in zip(speakers, choices, strict=True)
+        ]
         for delta in deltas:
             if delta.answer is not None:
                 self._scheduler.remove(delta.request_id)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from skipvision.engine.kv_cache import PageTable
+from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
 from skipvision.families.family import PromptTokens
@@ -108,6 +109,8 @@ class LiveRequest:
     """What begins its prompt, and may begin others. None: it has no image."""
     first_token_at: float | None = None
     output_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of each output token, where its sampling asks."""
     read_tokens: int = 0
     """How many of its tokens the decoder has read, prompt first, then output: the position of the next one."""
     cached: PageTable = field(default_factory=PageTable)
@@ -154,18 +157,20 @@ class LiveRequest:
         """Forget what was read, when its pages are taken away; the output stays."""
         self.read_tokens, self.pause_at, self.visual, self.leader = 0, 0, None, None
 
-    def hear(self, token: int, end_tokens: Collection[int]) -> Delta:
+    def hear(self, token: int, end_tokens: Collection[int], logprobs: TokenLogprobs | None = None) -> Delta:
         """Take the token that was chosen, and say what it adds."""
         self.output_ids.append(token)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
         if self.first_token_at is None:
             self.first_token_at = time.perf_counter()
         ended = token in end_tokens and not self.sampling.ignore_eos
         new_text = "" if ended else self.text.push(token)
         reason = self._finish_reason(ended)
-        if reason is None:
-            return Delta(request_id=self.request_id, text=new_text, token_id=token)
-        new_text += self.text.finish()
-        return Delta(request_id=self.request_id, text=new_text, token_id=token, answer=self._answer(reason))
+        if reason is not None:
+            new_text += self.text.finish()
+        answer = self._answer(reason) if reason is not None else None
+        return Delta(request_id=self.request_id, text=new_text, token_id=token, logprobs=logprobs, answer=answer)
 
     def cancelled(self) -> Delta:
         """Its last delta when nobody wants the rest: no text that was not given before."""
@@ -183,6 +188,7 @@ class LiveRequest:
             text=self.text.so_far(),
             finish_reason=reason,
             output_ids=tuple(self.output_ids),
+            logprobs=tuple(self.logprobs) if self.sampling.logprobs is not None else None,
             plan=self.plan,
             queue_seconds=(self.read_at or now) - self.added_at,
             first_token_seconds=(self.first_token_at or now) - self.added_at,

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from skipvision.engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 from skipvision.errors import InputError
 from skipvision.method.plan import SkipConfig, SkipPlan
 
@@ -55,6 +56,8 @@ class Sampling:
     """The answer ends before the first of these."""
     ignore_eos: bool = False
     """Go on to `max_tokens`, whatever the model says; for measurements."""
+    logprobs: int | None = None
+    """Tell how likely each token was, and this many of the likeliest in its place. None: do not tell."""
 
     def __post_init__(self) -> None:
         _require(_is_int(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
@@ -68,6 +71,8 @@ class Sampling:
         )
         texts = isinstance(self.stop, tuple) and all(isinstance(text, str) and text for text in self.stop)
         _require(texts, "stop", self.stop, "a tuple of texts that are not empty")
+        in_range = self.logprobs is None or (_is_int(self.logprobs) and 0 <= self.logprobs <= MOST_ALTERNATIVES)
+        _require(in_range, "logprobs", self.logprobs, f"from 0 to {MOST_ALTERNATIVES}, or None for none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +99,8 @@ class Answer:
     finish_reason: FinishReason
     output_ids: tuple[int, ...]
     """Every generated token, the end token included."""
+    logprobs: tuple[TokenLogprobs, ...] | None
+    """Of each of these tokens. None: `Sampling.logprobs` did not ask."""
     plan: SkipPlan
     """The prompt's tokens by fate."""
     queue_seconds: float
@@ -113,5 +120,7 @@ class Delta:
     """New text; may be empty, while a character or what may be a stop string is incomplete."""
     token_id: int | None
     """The token just generated; None when the request was cancelled."""
+    logprobs: TokenLogprobs | None = None
+    """Of this token, where the request asks."""
     answer: Answer | None = None
     """Set on the last delta of a request."""

@@ -6,13 +6,24 @@ A draw is keyed by (seed, place in the answer), never by a generator that other 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Sampling
 from skipvision.errors import EngineDeadError
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The next token of one answer."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+    """Where its request asks."""
 
 
 def choose_tokens(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> list[int]:
