@@ -20,11 +20,12 @@ from torch import Tensor
 from skipvision.engine.intake import Intake, Limits
 from skipvision.engine.kv_cache import KvCache, PagePool, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.logits_hook import apply_hooks
 from skipvision.engine.logprobs import token_logprobs
 from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
 from skipvision.engine.request import Answer, Delta, Request
-from skipvision.engine.sampling import Choice, choose_tokens
+from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
@@ -230,21 +231,26 @@ class Engine:
             raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
         return self._intake.accept(request)
 
-    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice]:
-        """The next token of every one who speaks; `logits` is (speakers, vocab)."""
+    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice | InputError]:
+        """The next token of every one who speaks, or what is wrong with it; `logits` is (speakers, vocab)."""
         if not speakers:
             return []
         with self._runner.timing(sample=1):
-            samplings = [request.sampling for request in speakers]
-            tokens = choose_tokens(logits, samplings, [len(request.output_ids) for request in speakers])
+            check_numbers(logits)
+            samplings, outputs = [each.sampling for each in speakers], [each.output_ids for each in speakers]
+            shaped, failures = apply_hooks(logits, [each.logits_hook for each in speakers], outputs)
+            tokens = choose_tokens(shaped, samplings, list(map(len, outputs)))
             logprobs = token_logprobs(logits, tokens, [sampling.logprobs for sampling in samplings])
-        return list(map(Choice, tokens, logprobs))
+        choices = map(Choice, tokens, logprobs)
+        return [failures.get(row, choice) for row, choice in enumerate(choices)]
 
-    def _tell(self, speakers: Sequence[LiveRequest], choices: Iterable[Choice]) -> list[Delta]:
+    def _tell(self, speakers: Sequence[LiveRequest], choices: Iterable[Choice | InputError]) -> list[Delta]:
         """Give each request its token; those that have said their last free their pages."""
         end_tokens = self.family.eos_token_ids
         deltas = [
-            request.hear(choice.token_id, end_tokens, choice.logprobs)
+            request.failed(choice)
+            if isinstance(choice, InputError)
+            else request.hear(choice.token_id, end_tokens, choice.logprobs)
             for request, choice in zip(speakers, choices, strict=True)
         ]
         for delta in deltas:

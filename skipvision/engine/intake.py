@@ -51,6 +51,7 @@ class Intake:
         added_at = time.perf_counter()
         _check_prompt(request.prompt)
         _check_priority(request.priority)
+        _check_hook(request.logits_hook)
         for image in request.images:
             _check_pixels(image)
         prompt = self._family.tokenize(request.prompt, num_images=len(request.images))
@@ -68,6 +69,7 @@ class Intake:
             images=tuple(request.images),
             text=AnswerText(self._family.detokenize, request.sampling.stop),
             added_at=added_at,
+            logits_hook=request.logits_hook,
             priority=request.priority,
             trunk=_trunk(prompt, plan, skip, request.images) if request.images else None,
         )
@@ -139,6 +141,11 @@ def _check_prompt(prompt: object) -> None:
 def _check_priority(priority: object) -> None:
     if priority not in get_args(Priority):
         raise InputError(f"priority must be one of {', '.join(get_args(Priority))}; got {priority!r}")
+
+
+def _check_hook(hook: object) -> None:
+    if hook is not None and not callable(hook):
+        raise InputError(f"logits_hook must be callable, or None; got {type(hook).__name__}")
 
 
 def _check_pixels(image: object) -> None:

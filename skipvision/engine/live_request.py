@@ -11,9 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from skipvision.engine.kv_cache import PageTable
+from skipvision.engine.logits_hook import LogitsHook
 from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
+from skipvision.errors import InputError
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
 
@@ -100,6 +102,7 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    logits_hook: LogitsHook | None = None
     priority: Priority = "normal"
     turn: tuple[float, int] = (0.0, 0)
     """Its place in the order of requests, which the scheduler gives."""
@@ -176,12 +179,16 @@ class LiveRequest:
         """Its last delta when nobody wants the rest: no text that was not given before."""
         return Delta(request_id=self.request_id, text="", token_id=None, answer=self._answer("cancelled"))
 
+    def failed(self, error: InputError) -> Delta:
+        """Its last delta when it turns out to be wrong: no text that was not given before."""
+        return Delta(request_id=self.request_id, text="", token_id=None, answer=self._answer("error", error))
+
     def _finish_reason(self, ended: bool) -> FinishReason | None:
         if ended or self.text.stopped:
             return "stop"
         return "length" if len(self.output_ids) == self.sampling.max_tokens else None
 
-    def _answer(self, reason: FinishReason) -> Answer:
+    def _answer(self, reason: FinishReason, error: InputError | None = None) -> Answer:
         now = time.perf_counter()
         return Answer(
             request_id=self.request_id,
@@ -193,4 +200,5 @@ class LiveRequest:
             queue_seconds=(self.read_at or now) - self.added_at,
             first_token_seconds=(self.first_token_at or now) - self.added_at,
             seconds=now - self.added_at,
+            error=error,
         )

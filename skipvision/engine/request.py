@@ -9,12 +9,14 @@ from uuid import uuid4
 
 import numpy as np
 
+from skipvision.engine.logits_hook import LogitsHook
 from skipvision.engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 from skipvision.errors import InputError
 from skipvision.method.plan import SkipConfig, SkipPlan
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""`stop`: the model ended its answer or wrote a stop string; `length`: `max_tokens` were generated."""
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+"""`stop`: the model ended its answer or wrote a stop string; `length`: `max_tokens` were generated; `error`: the
+request turned out to be wrong while it was answered, and `Answer.error` says how."""
 
 Priority = Literal["high", "normal", "low"]
 """`high` stands in the line as if it had come half a minute earlier, `low` as if it had come a minute later."""
@@ -85,6 +87,8 @@ class Request:
     sampling: Sampling = Sampling()
     skip: SkipConfig | None = None
     """How much visual work to leave out of this request. None: what the engine was given."""
+    logits_hook: LogitsHook | None = None
+    """Has its say before each token is chosen. One that fails ends its own request, and no other."""
     priority: Priority = "normal"
     request_id: str = field(default_factory=lambda: uuid4().hex)
 
@@ -109,6 +113,8 @@ class Answer:
     """From `Engine.add` to the first token. The same as `seconds` if there was none."""
     seconds: float
     """From `Engine.add` to the end of the answer."""
+    error: InputError | None = None
+    """Why the answer ends here, where `finish_reason` is `error`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +125,7 @@ class Delta:
     text: str
     """New text; may be empty, while a character or what may be a stop string is incomplete."""
     token_id: int | None
-    """The token just generated; None when the request was cancelled."""
+    """The token just generated; None when the request was cancelled, or turned out to be wrong."""
     logprobs: TokenLogprobs | None = None
     """Of this token, where the request asks."""
     answer: Answer | None = None

@@ -33,17 +33,22 @@ def choose_tokens(logits: Tensor, samplings: Sequence[Sampling], places: Sequenc
         logits: (rows, vocab) float32.
         samplings: one for each row.
         places: for each row, how many tokens its answer has already.
-
-    Raises:
-        EngineDeadError: the model returned something that is no number.
     """
-    if torch.isnan(logits).any():
-        raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
     tokens = logits.argmax(dim=-1)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if drawn:
         tokens[drawn] = _draw(logits[drawn], [samplings[row] for row in drawn], [places[row] for row in drawn])
     return tokens.tolist()
+
+
+def check_numbers(logits: Tensor) -> None:
+    """Look at what the model returned, (rows, vocab), before anyone uses it.
+
+    Raises:
+        EngineDeadError: some of it is no number.
+    """
+    if torch.isnan(logits).any():
+        raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
 
 
 def uniform(seed: int, place: int) -> float:

@@ -76,6 +76,7 @@ ERROR_CODES = (
     "image_unidentified",
     "image_unreadable",
     "input_invalid",
+    "logits_hook_failed",
     "prompt_has_image_token",
     "prompt_missing",
     "prompt_too_long",
