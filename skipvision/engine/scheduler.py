@@ -169,7 +169,9 @@ class Scheduler:
         """Where the head of the line should pause for the one behind it; 0: they have nothing in common."""
         if first.trunk is None or len(self._line) < 2 or self._line[1].trunk != first.trunk:
             return 0
-        return first.trunk.tokens if len(self._running) + 1 < self._max_running else 0
+        # Whoever pauses keeps its skipped tokens until then; where they never fit, each reads for itself.
+        fits = self._pages_to_read(first, whole=False) <= self._pool.num_pages
+        return first.trunk.tokens if fits and len(self._running) + 1 < self._max_running else 0
 
     def _leader_for(self, request: LiveRequest) -> LiveRequest | None:
         """Who is reading the trunk of `request` and will pause at its end."""
@@ -208,10 +210,13 @@ class Scheduler:
 
     def _pages_to_start(self, request: LiveRequest, *, whole: bool) -> int:
         """Pages to read all it has, and one more for each that runs, so that it is not put back at once."""
+        return self._pages_to_read(request, whole=whole) + len(self._running)
+
+    def _pages_to_read(self, request: LiveRequest, *, whole: bool) -> int:
         plan = request.plan
         dropped = 0 if whole else plan.prompt_tokens - plan.cached_tokens
         during = pages_for(plan.cached_tokens) + pages_for(dropped)
-        return max(during, pages_for(plan.cached_tokens + len(request.output_ids))) + len(self._running)
+        return max(during, pages_for(plan.cached_tokens + len(request.output_ids)))
 
     def _make_room(self, reading: Reading) -> bool:
         """Hand out the pages of a running request's reading, the last turn giving way. False: that is its own."""
