@@ -58,6 +58,7 @@ class EngineThread:
         Raises:
             EngineDeadError: the engine failed; none of the requests counts as answered.
         """
+        assert all(request.n == 1 for request in requests), "a row has one answer"
         if not requests:
             return []
         call = _Call(requests)

@@ -8,6 +8,7 @@ from skipvision.engine.engine import Engine
 from skipvision.engine.logits_hook import ForkableHook, LogitsHook
 from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Request, Sampling
+from skipvision.engine.sampling import answer_seed
 
 __all__ = [
     "Answer",
@@ -19,4 +20,5 @@ __all__ = [
     "Request",
     "Sampling",
     "TokenLogprobs",
+    "answer_seed",
 ]

@@ -24,7 +24,7 @@ from skipvision.engine.logits_hook import apply_hooks
 from skipvision.engine.logprobs import token_logprobs
 from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
-from skipvision.engine.request import Answer, Delta, Request
+from skipvision.engine.request import MOST_ANSWERS, Answer, Delta, Request
 from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.errors import ConfigError, EngineDeadError, InputError
@@ -84,12 +84,13 @@ class Engine:
                 useful_tokens=max_running * family.context_tokens,
             )
         )
-        self._intake = Intake(family, self.skip, self._limits(max_step_tokens))
+        self._intake = Intake(family, self.skip, self._limits(max_step_tokens, max_running))
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
         self._runner = ModelRunner(family, self._cache)
+        self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()
 
@@ -128,7 +129,7 @@ class Engine:
             QueueFullError: too many are waiting.
             EngineDeadError: the engine is closed or broken.
         """
-        self._scheduler.add(self._accept(request))
+        self._enter(self._accept(request))
         return request.request_id
 
     def step(self) -> list[Delta]:
@@ -152,7 +153,7 @@ class Engine:
         return self._outbox.take_unfollowed()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests, in their order; they enter the line as it has room.
+        """Answer all requests, in their order, and of each all answers; they enter the line as it has room.
 
         Raises:
             InputError: one of them is wrong; none was started.
@@ -160,8 +161,8 @@ class Engine:
         accepted = [self._accept(request) for request in requests]
         if len({request.request_id for request in requests}) < len(requests):
             raise InputError("two of the requests have the same id; give each its own")
-        answers = {delta.request_id: delta.answer for delta in self._follow(accepted) if delta.answer}
-        return [answers[request.request_id] for request in requests]
+        answers = {(delta.request_id, delta.index): delta.answer for delta in self._follow(accepted) if delta.answer}
+        return [answers[request.request_id, index] for request in requests for index in range(request.n)]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer one request delta by delta, moving all others on as well. Leaving the loop early cancels it.
@@ -172,18 +173,19 @@ class Engine:
         return self._follow([], self.add(request))
 
     def cancel(self, request_id: str) -> None:
-        """Stop a request; its pages are free at once, and the next `step` returns its last delta.
+        """Stop a request; its pages are free at once, and the next `step` returns the last delta of each answer.
 
         A request that is unknown, or finished already, is none to stop: a client may hang up as the answer leaves.
         """
-        request = self._scheduler.remove(request_id)
-        if request is not None:
-            self._outbox.put(request.cancelled())
+        for answer in self._unfinished.pop(request_id, ()):
+            self._scheduler.remove(answer.live_id)
+            self._outbox.put(answer.cancelled())
 
     def close(self) -> None:
         """Drop all requests and free the cache. The checkpoint stays with whoever else holds it."""
-        for request_id in self._scheduler.request_ids():
-            self._scheduler.remove(request_id)
+        for live_id in self._scheduler.request_ids():
+            self._scheduler.remove(live_id)
+        self._unfinished.clear()
         self._outbox = Outbox()
         self._cache.free()
         self._closed = True
@@ -218,18 +220,23 @@ class Engine:
         """Seconds spent since the start in `encode`, `prefill`, `decode` and `sample`."""
         return dict(self._runner.stage_seconds)
 
-    def _limits(self, max_step_tokens: int) -> Limits:
+    def _limits(self, max_step_tokens: int, max_running: int) -> Limits:
         return Limits(
             context_tokens=self.family.context_tokens,
             step_tokens=max_step_tokens,
             cache_tokens=self._pool.capacity_tokens,
+            answers=min(max_running, MOST_ANSWERS),
         )
 
-    def _accept(self, request: Request) -> LiveRequest:
+    def _accept(self, request: Request) -> list[LiveRequest]:
         self._check_open()
-        if request.request_id in self._scheduler:
+        if request.request_id in self._unfinished:
             raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
         return self._intake.accept(request)
+
+    def _enter(self, answers: list[LiveRequest]) -> None:
+        self._scheduler.add(*answers)
+        self._unfinished[answers[0].request_id] = answers
 
     def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice | InputError]:
         """The next token of every one who speaks, or what is wrong with it; `logits` is (speakers, vocab)."""
@@ -253,12 +260,19 @@ class Engine:
             else request.hear(choice.token_id, end_tokens, choice.logprobs)
             for request, choice in zip(speakers, choices, strict=True)
         ]
-        for delta in deltas:
+        for request, delta in zip(speakers, deltas, strict=True):
             if delta.answer is not None:
-                self._scheduler.remove(delta.request_id)
+                self._finish(request)
         return deltas
 
-    def _follow(self, outside: Iterable[LiveRequest], *inside: str) -> Iterator[Delta]:
+    def _finish(self, answer: LiveRequest) -> None:
+        self._scheduler.remove(answer.live_id)
+        rest = self._unfinished[answer.request_id]
+        rest.remove(answer)
+        if not rest:
+            del self._unfinished[answer.request_id]
+
+    def _follow(self, outside: Iterable[list[LiveRequest]], *inside: str) -> Iterator[Delta]:
         """Yield the deltas of some requests until each has said its last; those of others stay for their readers.
 
         Args:
@@ -266,16 +280,16 @@ class Engine:
             inside: ids of those that are in it already.
         """
         entering = deque(outside)
-        everyone = frozenset([*inside, *(request.request_id for request in entering)])
+        everyone = frozenset([*inside, *(answers[0].request_id for answers in entering)])
         unfinished = set(everyone)
         with self._outbox.following(everyone):
             try:
                 while unfinished:
                     while entering and not self._scheduler.line_is_full:
-                        self._scheduler.add(entering.popleft())
+                        self._enter(entering.popleft())
                     self._outbox.put(*self.step())
                     for delta in self._outbox.take(everyone):
-                        if delta.answer is not None:
+                        if delta.answer is not None and delta.request_id not in self._unfinished:
                             unfinished.discard(delta.request_id)
                         yield delta
             finally:

@@ -19,10 +19,13 @@ from skipvision.errors import InputError
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
 
+LiveId = str | tuple[str, int]
+"""What a live request is known by: the id of its request; with the answer's index, where the request wants several."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """The beginning of a prompt, up to the end of its last image. Two that are equal leave equal keys and values."""
+    """The beginning of a prompt that others may begin with, too. Two that are equal leave equal keys and values."""
 
     tokens: int
     text_ids: tuple[int, ...]
@@ -91,7 +94,7 @@ class Reading:
 
 @dataclass(eq=False)
 class LiveRequest:
-    """A request from `add` to its last delta."""
+    """One answer to a request, from `add` to its last delta."""
 
     request_id: str
     sampling: Sampling
@@ -102,6 +105,10 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    index: int = 0
+    """Which of the answers to its request it is."""
+    num_answers: int = 1
+    """How many answers its request wants."""
     logits_hook: LogitsHook | None = None
     priority: Priority = "normal"
     turn: tuple[float, int] = (0.0, 0)
@@ -109,7 +116,7 @@ class LiveRequest:
     read_at: float | None = None
     """When its prompt was first begun."""
     trunk: Trunk | None = None
-    """What begins its prompt, and may begin others. None: it has no image."""
+    """What begins its prompt, and may begin others. None: nothing that is worth sharing."""
     first_token_at: float | None = None
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -126,6 +133,10 @@ class LiveRequest:
     """Who reads its trunk for it; it reads nothing until that is done."""
     visual: Tensor | None = None
     """(visual tokens of the prompt, hidden): what was made of the images, until the prompt has been read."""
+
+    @property
+    def live_id(self) -> LiveId:
+        return self.request_id if self.num_answers == 1 else (self.request_id, self.index)
 
     @cached_property
     def layout(self) -> PromptLayout:
@@ -173,15 +184,26 @@ class LiveRequest:
         if reason is not None:
             new_text += self.text.finish()
         answer = self._answer(reason) if reason is not None else None
-        return Delta(request_id=self.request_id, text=new_text, token_id=token, logprobs=logprobs, answer=answer)
+        return Delta(
+            request_id=self.request_id,
+            index=self.index,
+            text=new_text,
+            token_id=token,
+            logprobs=logprobs,
+            answer=answer,
+        )
 
     def cancelled(self) -> Delta:
         """Its last delta when nobody wants the rest: no text that was not given before."""
-        return Delta(request_id=self.request_id, text="", token_id=None, answer=self._answer("cancelled"))
+        return Delta(
+            request_id=self.request_id, index=self.index, text="", token_id=None, answer=self._answer("cancelled")
+        )
 
     def failed(self, error: InputError) -> Delta:
         """Its last delta when it turns out to be wrong: no text that was not given before."""
-        return Delta(request_id=self.request_id, text="", token_id=None, answer=self._answer("error", error))
+        return Delta(
+            request_id=self.request_id, index=self.index, text="", token_id=None, answer=self._answer("error", error)
+        )
 
     def _finish_reason(self, ended: bool) -> FinishReason | None:
         if ended or self.text.stopped:
@@ -192,6 +214,7 @@ class LiveRequest:
         now = time.perf_counter()
         return Answer(
             request_id=self.request_id,
+            index=self.index,
             text=self.text.so_far(),
             finish_reason=reason,
             output_ids=tuple(self.output_ids),

@@ -21,6 +21,8 @@ request turned out to be wrong while it was answered, and `Answer.error` says ho
 Priority = Literal["high", "normal", "low"]
 """`high` stands in the line as if it had come half a minute earlier, `low` as if it had come a minute later."""
 
+MOST_ANSWERS = 128
+
 _SEEDS = 2**63
 
 
@@ -87,6 +89,9 @@ class Request:
     sampling: Sampling = Sampling()
     skip: SkipConfig | None = None
     """How much visual work to leave out of this request. None: what the engine was given."""
+    n: int = 1
+    """Answers to give, from one reading of the prompt. The first is what a single one would be; the answer at `index`
+    is what a request with the seed `answer_seed(seed, index)` would get."""
     logits_hook: LogitsHook | None = None
     """Has its say before each token is chosen. One that fails ends its own request, and no other."""
     priority: Priority = "normal"
@@ -95,9 +100,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A finished request."""
+    """A finished answer."""
 
     request_id: str
+    index: int = 0
+    """Which of the request's answers this is."""
     text: str
     """Whole characters only; a stop string and what follows it is left out."""
     finish_reason: FinishReason
@@ -119,9 +126,11 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delta:
-    """What one step adds to one request. The texts of all its deltas, joined, are the answer's text."""
+    """What one step adds to one answer. The texts of all its deltas, joined, are the answer's text."""
 
     request_id: str
+    index: int = 0
+    """Which of the request's answers it belongs to."""
     text: str
     """New text; may be empty, while a character or what may be a stop string is incomplete."""
     token_id: int | None
@@ -129,4 +138,4 @@ class Delta:
     logprobs: TokenLogprobs | None = None
     """Of this token, where the request asks."""
     answer: Answer | None = None
-    """Set on the last delta of a request."""
+    """Set on the last delta of an answer."""

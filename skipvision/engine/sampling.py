@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -49,6 +50,14 @@ def check_numbers(logits: Tensor) -> None:
     """
     if torch.isnan(logits).any():
         raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
+
+
+def answer_seed(seed: int, index: int) -> int:
+    """The seed of one of several answers to a request with `seed`: of the first, the request's own."""
+    if index == 0:
+        return seed
+    digest = blake2b(f"{seed}|{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def uniform(seed: int, place: int) -> float:

@@ -30,7 +30,7 @@ class Bench:
     def admitted(self, prompt: str, *, pictures: int, skip: SkipConfig) -> LiveRequest:
         images = tuple(self.family.preparer.prepare(picture(seed)) for seed in range(pictures))
         request = Request(prompt=prompt, images=images, skip=skip, sampling=Sampling(max_tokens=9))
-        live = self.intake.accept(request)
+        [live] = self.intake.accept(request)
         for table in (live.cached, live.transient):
             self.pool.hand_out(table, table.pages_to_hold(live.plan.prompt_tokens + 9))
         return live
