@@ -27,6 +27,7 @@ from skipvision.engine.outbox import Outbox
 from skipvision.engine.request import MOST_ANSWERS, Answer, Delta, Request
 from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
+from skipvision.engine.vision_cache import VisionCache
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
 from skipvision.families.family import Family
@@ -40,6 +41,7 @@ class EngineLimits(TypedDict, total=False):
     max_step_tokens: int
     cache_tokens: int | None
     max_waiting: int | None
+    vision_cache_bytes: int
 
 
 class Engine:
@@ -54,6 +56,8 @@ class Engine:
         cache_tokens: tokens whose keys and values are held, for all running requests together, rounded up to whole
             pages. None: by what memory is free, up to what `max_running` requests can fill.
         max_waiting: requests that may wait. None: any number.
+        vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
+            nothing is kept.
 
     Raises:
         ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
@@ -68,12 +72,15 @@ class Engine:
         max_step_tokens: int = 8192,
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
+        vision_cache_bytes: int = 256 * 2**20,
     ) -> None:
         for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
             if limit < 1:
                 raise ConfigError(f"{name} must be at least 1; got {limit}")
         if max_waiting is not None and max_waiting < 1:
             raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
+        if vision_cache_bytes < 0:
+            raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
         self.family, self.skip = family, skip or SkipConfig()
         self._pool = PagePool(
             choose_num_pages(
@@ -89,7 +96,8 @@ class Engine:
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
-        self._runner = ModelRunner(family, self._cache)
+        self._vision_cache = VisionCache(vision_cache_bytes)
+        self._runner = ModelRunner(family, self._cache, self._vision_cache)
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()
@@ -188,6 +196,7 @@ class Engine:
         self._unfinished.clear()
         self._outbox = Outbox()
         self._cache.free()
+        self._vision_cache.clear()
         self._closed = True
 
     @property
@@ -217,7 +226,7 @@ class Engine:
 
     @property
     def stage_seconds(self) -> Mapping[str, float]:
-        """Seconds spent since the start in `encode`, `prefill`, `decode` and `sample`."""
+        """Seconds spent since the start in `encode`, `merge`, `prefill`, `decode` and `sample`."""
         return dict(self._runner.stage_seconds)
 
     def _limits(self, max_step_tokens: int, max_running: int) -> Limits:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import get_args
 
 import numpy as np
@@ -16,6 +15,8 @@ from skipvision.engine.logits_hook import ForkableHook, LogitsHook
 from skipvision.engine.request import MOST_ANSWERS, Priority, Request
 from skipvision.engine.sampling import answer_seed
 from skipvision.engine.text import AnswerText
+from skipvision.engine.vision_cache import digest_of
+from skipvision.engine.visual import Picture
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
 from skipvision.families.family import Family, PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_image, plan_prompt
@@ -65,7 +66,8 @@ class Intake:
         self._check_size(plan, request.sampling.max_tokens)
         if prompt.image_offsets and prompt.image_offsets[-1] == len(prompt.text_ids):
             raise InputError("the chat template ends with an image; nothing would be asked about it")
-        trunk = _trunk(prompt, plan, skip, request)
+        pictures = tuple(Picture(image, digest_of(image), skip) for image in request.images)
+        trunk = _trunk(prompt, plan, skip, pictures, answers=request.n)
         return [
             LiveRequest(
                 request_id=request.request_id,
@@ -73,7 +75,7 @@ class Intake:
                 skip=skip,
                 prompt=prompt,
                 plan=plan,
-                images=tuple(request.images),
+                images=pictures,
                 text=AnswerText(self._family.detokenize, request.sampling.stop),
                 added_at=added_at,
                 index=index,
@@ -134,19 +136,21 @@ class Intake:
             )
 
 
-def _trunk(prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, request: Request) -> Trunk | None:
+def _trunk(
+    prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, pictures: Sequence[Picture], *, answers: int
+) -> Trunk | None:
     """What others may share: up to the last image; of a prompt with several answers, all but its last token.
 
     The last token is read by each answer, which speaks after it.
     """
     offsets = prompt.image_offsets
-    if request.n > 1:
+    if answers > 1:
         tokens, text_tokens = plan.prompt_tokens - 1, len(prompt.text_ids) - 1
     elif offsets:
         tokens, text_tokens = plan.image_starts(offsets)[-1] + plan.images[-1].lm_tokens, offsets[-1]
     else:
         return None
-    digests = tuple(blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in request.images)
+    digests = tuple(picture.digest for picture in pictures)
     text_ids = prompt.text_ids[:text_tokens]
     return Trunk(tokens=tokens, text_ids=text_ids, image_offsets=offsets, images=digests, skip=skip) if tokens else None
 

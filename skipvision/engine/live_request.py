@@ -15,6 +15,7 @@ from skipvision.engine.logits_hook import LogitsHook
 from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
+from skipvision.engine.visual import Picture
 from skipvision.errors import InputError
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
@@ -101,7 +102,7 @@ class LiveRequest:
     skip: SkipConfig
     prompt: PromptTokens
     plan: SkipPlan
-    images: tuple[np.ndarray, ...]
+    images: tuple[Picture, ...]
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
