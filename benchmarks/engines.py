@@ -104,7 +104,7 @@ class Ours:
 
     def __init__(self, family: Family, setting: str, pictures: list[np.ndarray], new_tokens: int) -> None:
         self.family = family
-        self.engine = Engine(family, skip=SkipConfig.parse(setting))
+        self.engine = Engine(family, skip=SkipConfig.parse(setting), vision_cache_bytes=0)
         sampling = Sampling(max_tokens=new_tokens, ignore_eos=True)
         self.requests = [
             Request(prompt=PROMPT, images=(self.engine.prepare(picture),), sampling=sampling, request_id=str(index))

@@ -80,9 +80,7 @@ def compare_attention(shape: DecoderShape, sequences: int, tokens: int, *, round
     cache.keys.normal_()
     cache.values.normal_()
     slots = torch.from_numpy(np.arange(tokens) + np.arange(sequences)[:, None] * pages * PAGE_TOKENS)
-    q, k, v = (
-        torch.randn(sequences, heads, shape.head_dim) for heads in (shape.heads, shape.kv_heads, shape.kv_heads)
-    )
+    q, k, v = (torch.randn(sequences, heads, shape.head_dim) for heads in (shape.heads, shape.kv_heads, shape.kv_heads))
     strided = StridedDecodes(0, pages * PAGE_TOKENS, sequences, tokens, None)
 
     def run(decodes: StridedDecodes | ScatteredDecodes) -> Callable[[], None]:

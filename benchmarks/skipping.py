@@ -39,7 +39,9 @@ def measure(
     """Measure, and write one JSON file."""
     family = load_family(model, device=device)
     chosen = family.carried_skip if skip == "auto" else SkipConfig.parse(skip)
-    engines = {setting.describe(): Engine(family, skip=setting) for setting in (SkipConfig(), chosen)}
+    engines = {
+        setting.describe(): Engine(family, skip=setting, vision_cache_bytes=0) for setting in (SkipConfig(), chosen)
+    }
     drawn = [scene(seed) for seed in range(images)]  # held out: the shipped model's recipe never draws these seeds
     pixels = [engines["off"].prepare(np.asarray(picture.render())) for picture in drawn]
     requests = [

@@ -53,11 +53,12 @@ class EngineThread:
         threading.Thread(target=self._drive, name="engine", daemon=True).start()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | InputError]:
-        """Answer all requests, in order; one that is wrong gets its error in its place.
+        """Answer all requests, in order; one that is wrong, or turns out to be, gets its error in its place.
 
         Raises:
             EngineDeadError: the engine failed; none of the requests counts as answered.
         """
+        assert all(request.n == 1 for request in requests), "a row has one answer"
         if not requests:
             return []
         call = _Call(requests)
@@ -88,7 +89,8 @@ class EngineThread:
         self._note_seconds(before, self._engine.stage_seconds)
         for delta in deltas:
             if delta.answer is not None:
-                self._waiting.pop(delta.request_id).put(delta.request_id, delta.answer)
+                outcome = delta.answer.error or delta.answer
+                self._waiting.pop(delta.request_id).put(delta.request_id, outcome)
 
     def _let_in(self) -> None:
         """Give the engine every call that has come; with nothing else to do, wait for one."""

@@ -5,6 +5,20 @@ waits), `kv_cache` (pages), `model_runner` (one packed forward pass), `attention
 """
 
 from skipvision.engine.engine import Engine
+from skipvision.engine.logits_hook import ForkableHook, LogitsHook
+from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Request, Sampling
+from skipvision.engine.sampling import answer_seed
 
-__all__ = ["Answer", "Delta", "Engine", "FinishReason", "Request", "Sampling"]
+__all__ = [
+    "Answer",
+    "Delta",
+    "Engine",
+    "FinishReason",
+    "ForkableHook",
+    "LogitsHook",
+    "Request",
+    "Sampling",
+    "TokenLogprobs",
+    "answer_seed",
+]

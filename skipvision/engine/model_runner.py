@@ -18,16 +18,18 @@ from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
 from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, pack
 from skipvision.engine.scheduler import Step
-from skipvision.engine.visual import read_images
+from skipvision.engine.vision_cache import VisionCache
+from skipvision.engine.visual import ImageReader
 from skipvision.families.family import Family
 
 
 class ModelRunner:
     """The model, the cache it writes, and a clock."""
 
-    def __init__(self, family: Family, cache: KvCache) -> None:
+    def __init__(self, family: Family, cache: KvCache, vision_cache: VisionCache) -> None:
         self._family, self._cache = family, cache
-        self.stage_seconds = dict.fromkeys(("encode", "prefill", "decode", "sample"), 0.0)
+        self.images = ImageReader(family, vision_cache, self.timing)
+        self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
 
     def run(self, step: Step) -> Tensor:
@@ -44,12 +46,10 @@ class ModelRunner:
         seeing = [reading.request for reading in step.chunks if reading.start == 0 and reading.request.images]
         if not seeing:
             return
-        images = [image for request in seeing for image in request.images]
-        skips = [request.skip for request in seeing for _ in request.images]
-        with self.timing(encode=1):
-            tokens = iter(read_images(self._family, images, skips))
-            for request in seeing:
-                request.visual = torch.cat([next(tokens) for _ in request.images])
+        read, _ = self.images.read([image for request in seeing for image in request.images])
+        tokens = iter(read)
+        for request in seeing:
+            request.visual = torch.cat([next(tokens) for _ in request.images])
 
     def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))

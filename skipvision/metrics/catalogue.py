@@ -49,8 +49,9 @@ class Metric:
         return product(*self.labels.values())
 
 
-STAGES = ("read", "prepare", "encode", "prefill", "decode", "sample", "write")
-"""Where a row's time goes: bytes in, pixels ready, vision tower, prompt, answer, token choice, result out."""
+STAGES = ("read", "prepare", "encode", "merge", "prefill", "decode", "sample", "write")
+"""Where a row's time goes: bytes in, pixels ready, vision tower, visual tokens reduced, prompt, answer, token choice,
+result out."""
 
 ERROR_CODES = (
     "fetch_failed",
@@ -76,6 +77,7 @@ ERROR_CODES = (
     "image_unidentified",
     "image_unreadable",
     "input_invalid",
+    "logits_hook_failed",
     "prompt_has_image_token",
     "prompt_missing",
     "prompt_too_long",

@@ -69,6 +69,19 @@ def test_a_wrong_request_fails_alone(load, requests):
     assert [getattr(outcome, "code", "answered") for outcome in outcomes] == ["answered", "prompt_too_long", "answered"]
 
 
+def test_a_request_that_turns_out_to_be_wrong_is_an_error_and_the_others_are_answered(load, requests):
+    def gives_up(output_ids, logits):
+        return logits if len(output_ids) < 2 else None
+
+    failing = replace(requests[1], logits_hook=gives_up)
+    outcomes = EngineThread(load(), reload=load).answer([requests[0], failing, requests[2]])
+    assert [getattr(outcome, "code", "answered") for outcome in outcomes] == [
+        "answered",
+        "logits_hook_failed",
+        "answered",
+    ]
+
+
 def test_nobody_asks_nothing(load):
     assert EngineThread(load(), reload=load).answer([]) == []
 
