@@ -47,6 +47,7 @@ def measure(
             "matmul_flops_per_second": matmul_rate(torch.device("cpu"), torch.float32),
             "linear": [compare_linears(shape, rows, rounds) for rows in ROWS],
             "decode_attention": [compare_attention(shape, *cache, rounds=rounds) for cache in CACHES],
+            "trunk_attention": [compare_trunk(shape, *cache, rounds=rounds) for cache in CACHES[1:]],
         }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
@@ -76,25 +77,53 @@ def compare_linears(shape: DecoderShape, rows: int, rounds: int) -> dict[str, An
 def compare_attention(shape: DecoderShape, sequences: int, tokens: int, *, rounds: int) -> dict[str, Any]:
     """Attention of one decode step in every layer, caches gathered and read where they stand."""
     pages = -(-tokens // PAGE_TOKENS)
-    cache = KvCache(shape, num_pages=sequences * pages, device=torch.device("cpu"), dtype=torch.float32)
+    cache = random_cache(shape, sequences * pages)
+    slots = torch.from_numpy(np.arange(tokens) + np.arange(sequences)[:, None] * pages * PAGE_TOKENS)
+    gathered = ScatteredDecodes(range(0), slots, None)
+    in_place = StridedDecodes(0, pages * PAGE_TOKENS, sequences, tokens, None)
+    work = {name: decode(cache, shape, each) for name, each in (("gathered", gathered), ("in_place", in_place))}
+    kv_bytes = 2 * shape.layers * sequences * tokens * shape.kv_heads * shape.head_dim * 4
+    return {"sequences": sequences, "tokens": tokens, "kv_bytes": kv_bytes, **take_turns(work, rounds)}
+
+
+def compare_trunk(shape: DecoderShape, sequences: int, tokens: int, *, rounds: int) -> dict[str, Any]:
+    """The same for answers that share all of `tokens` but their last 26, gathered whole and read from the trunk."""
+    trunk = (tokens - 26) // PAGE_TOKENS * PAGE_TOKENS
+    own = tokens - trunk
+    distance = -(-own // PAGE_TOKENS) * PAGE_TOKENS
+    cache = random_cache(shape, (trunk + sequences * distance) // PAGE_TOKENS)
+    rest = torch.from_numpy(
+        trunk + np.arange(own) + np.arange(sequences)[:, None] * -(-own // PAGE_TOKENS) * PAGE_TOKENS
+    )
+    whole = torch.cat([torch.arange(trunk).expand(sequences, trunk), rest], dim=1)
+    work = {
+        "gathered": decode(cache, shape, ScatteredDecodes(range(0), whole, None)),
+        "from_trunk": decode(cache, shape, ScatteredDecodes(range(trunk), rest, None)),
+    }
+    kv_bytes = 2 * shape.layers * (trunk + sequences * own) * shape.kv_heads * shape.head_dim * 4
+    return {"sequences": sequences, "tokens": tokens, "kv_bytes": kv_bytes, **take_turns(work, rounds)}
+
+
+def random_cache(shape: DecoderShape, num_pages: int) -> KvCache:
+    """A cache that is full of random numbers."""
+    cache = KvCache(shape, num_pages=num_pages, device=torch.device("cpu"), dtype=torch.float32)
     cache.keys.normal_()
     cache.values.normal_()
-    slots = torch.from_numpy(np.arange(tokens) + np.arange(sequences)[:, None] * pages * PAGE_TOKENS)
-    q, k, v = (torch.randn(sequences, heads, shape.head_dim) for heads in (shape.heads, shape.kv_heads, shape.kv_heads))
-    strided = StridedDecodes(0, pages * PAGE_TOKENS, sequences, tokens, None)
+    return cache
 
-    def run(decodes: StridedDecodes | ScatteredDecodes) -> Callable[[], None]:
-        attend = StepAttention(cache, None, slots[:, -1], [decodes], [])
 
-        def every_layer() -> None:
-            for layer in range(shape.layers):
-                attend(layer, q, k, v, shape.head_dim**-0.5, only_wanted=False)
+def decode(cache: KvCache, shape: DecoderShape, decodes: StridedDecodes | ScatteredDecodes) -> Callable[[], None]:
+    """Attention of one step in every layer."""
+    q, k, v = (
+        torch.randn(decodes.count, heads, shape.head_dim) for heads in (shape.heads, shape.kv_heads, shape.kv_heads)
+    )
+    attend = StepAttention(cache, None, torch.arange(decodes.count) * PAGE_TOKENS, [decodes], [])
 
-        return every_layer
+    def every_layer() -> None:
+        for layer in range(shape.layers):
+            attend(layer, q, k, v, shape.head_dim**-0.5, only_wanted=False)
 
-    seconds = take_turns({"gathered": run(ScatteredDecodes(slots, None)), "in_place": run(strided)}, rounds)
-    kv_bytes = 2 * shape.layers * sequences * tokens * shape.kv_heads * shape.head_dim * 4
-    return {"sequences": sequences, "tokens": tokens, "kv_bytes": kv_bytes, **seconds}
+    return every_layer
 
 
 def take_turns(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict[str, float]]:
@@ -117,6 +146,9 @@ def kernels_table(result: dict[str, Any]) -> str:
     for each in result["decode_attention"]:
         name = f"attention, {each['sequences']} caches of {each['tokens']} tokens"
         lines.append(_row(name, each["gathered_seconds"], each["in_place_seconds"], each["kv_bytes"], "GB/s"))
+    for each in result["trunk_attention"]:
+        name = f"attention, {each['sequences']} forks of one cache of {each['tokens']} tokens"
+        lines.append(_row(name, each["gathered_seconds"], each["from_trunk_seconds"], each["kv_bytes"], "GB/s"))
     return "\n".join(lines)
 
 

@@ -52,12 +52,14 @@ class StridedDecodes:
 
 @dataclass(frozen=True, slots=True)
 class ScatteredDecodes:
-    """Consecutive rows of decoding sequences whose caches lie in several places."""
+    """Consecutive rows of decoding sequences whose caches lie in several places, a trunk that they share in one."""
 
+    trunk: range
+    """The slots of what all of them begin with, which is read once and in place. Empty: nothing."""
     slots: Tensor
-    """(count, longest) int64: each sequence's cache, its new token included, and any slot after that."""
+    """(count, longest) int64: the rest of each one's cache, its new token included, and any slot after that."""
     bias: Tensor | None
-    """As in `StridedDecodes`."""
+    """(count, 1, 1, longest), for the rest, as in `StridedDecodes`."""
 
     @property
     def count(self) -> int:
@@ -101,15 +103,33 @@ class StepAttention:
         self.cache.write(layer, self.written_slots, k, v)
 
     def _decode(self, layer: int, decodes: StridedDecodes | ScatteredDecodes, q: Tensor, scaling: float) -> Tensor:
+        # Queries that share a key head are rows of one product: (count, kv_heads, group, head_dim).
+        queries = q.view(len(q), self.cache.keys.shape[1], -1, q.shape[2])
+        if isinstance(decodes, ScatteredDecodes) and decodes.trunk:
+            return self._decode_from_trunk(layer, decodes, queries * scaling).flatten(1, 2)
         if isinstance(decodes, StridedDecodes):
             keys, values = self.cache.rows(
                 layer, decodes.first_slot, count=decodes.count, distance=decodes.distance, tokens=decodes.longest
             )
         else:
             keys, values = (x.transpose(0, 1) for x in self.cache.gather(layer, decodes.slots))
-        # Queries that share a key head are rows of one product: (count, kv_heads, group, head_dim).
-        queries = q.view(len(q), keys.shape[1], -1, q.shape[2])
         return _attend(queries, keys, values, decodes.bias, scaling).flatten(1, 2)
+
+    def _decode_from_trunk(self, layer: int, decodes: ScatteredDecodes, queries: Tensor) -> Tensor:
+        """One softmax over two places: the trunk, read once for all of `queries`, and what each has after it."""
+        trunk = slice(decodes.trunk.start, decodes.trunk.stop)
+        trunk_keys, trunk_values = self.cache.keys[layer, :, trunk], self.cache.values[layer, :, trunk]
+        keys, values = self.cache.gather(layer, decodes.slots)  # (kv_heads, count, longest, head_dim)
+        queries = queries.transpose(0, 1)  # (kv_heads, count, group, head_dim)
+        by_row = queries.shape[:3]
+        of_trunk = (queries.flatten(1, 2) @ trunk_keys.mT).view(*by_row, -1)
+        of_rest = queries @ keys.mT
+        if decodes.bias is not None:
+            of_rest = of_rest + decodes.bias[:, 0]
+        weights = torch.cat([of_trunk, of_rest], dim=-1).softmax(-1, dtype=torch.float32).to(queries.dtype)
+        of_trunk, of_rest = weights[..., : len(decodes.trunk)], weights[..., len(decodes.trunk) :]
+        mixed: Tensor = (of_trunk.flatten(1, 2) @ trunk_values).view(*by_row, -1) + of_rest @ values
+        return mixed.transpose(0, 1)
 
     def _read_chunks(self, layer: int, chunk: ChunkRows, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
         """Attention of each chunk's last rows, as many as `q` has of each."""

@@ -75,14 +75,16 @@ class ModelRunner:
         )
 
     def _decodes(self, packed: PackedDecodes) -> StridedDecodes | ScatteredDecodes:
-        longest = int(packed.lengths.max())
+        lengths = packed.lengths - packed.trunk_tokens
+        longest = int(lengths.max())
         bias = None
-        if (packed.lengths < longest).any():
-            seen = np.arange(longest) < packed.lengths[:, None, None, None]
+        if (lengths < longest).any():
+            seen = np.arange(longest) < lengths[:, None, None, None]
             bias = self._to_device(np.where(seen, 0, -np.inf)).to(self._family.dtype)
-        if packed.slots is not None:
-            return ScatteredDecodes(self._to_device(packed.slots), bias)
-        return StridedDecodes(packed.first_slot, packed.distance, len(packed.lengths), longest, bias)
+        if packed.slots is None:
+            return StridedDecodes(packed.first_slot, packed.distance, len(lengths), longest, bias)
+        trunk = range(packed.first_slot, packed.first_slot + packed.trunk_tokens)
+        return ScatteredDecodes(trunk, self._to_device(packed.slots), bias)
 
     def _chunks(self, packed: PackedChunks) -> ChunkRows:
         past_slots = bias = None

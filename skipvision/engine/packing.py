@@ -6,14 +6,15 @@ here touches a device.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import groupby
 
 import numpy as np
 
 from skipvision.engine.live_request import Reading
-from skipvision.engine.pages import PageTable
+from skipvision.engine.pages import PAGE_TOKENS, PageTable
 from skipvision.engine.scheduler import Step
 
 # Reading a cache to the length of the longest in its group may cost this many times its own tokens, over the group.
@@ -40,11 +41,14 @@ class PackedDecodes:
 
     lengths: np.ndarray
     """(requests,) int64: tokens of each cache, the new one included."""
-    slots: np.ndarray | None
-    """(requests, longest) int64, 0 after a cache's end. None: each cache stands in one place, and they follow each
-    other at equal distances:"""
     first_slot: int = 0
+    """Where the first cache, or the trunk, begins."""
     distance: int = 0
+    """Slots from one cache's first to the next one's, where each stands in one place."""
+    slots: np.ndarray | None = None
+    """(requests, longest) int64, where they lie in several places: each one's tokens after the trunk; 0 at the end."""
+    trunk_tokens: int = 0
+    """How many tokens, from `first_slot` on, are the beginning of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +149,48 @@ def _pack_chunks(
 
 
 def _pack_decodes(tables: Sequence[PageTable], *, num_slots: int) -> Iterator[PackedDecodes]:
-    """Groups of caches that one strided view covers; then, as one group, those that lie in several places."""
-    in_place = list(takewhile(lambda table: table.first_slot is not None, tables))
-    scattered = tables[len(in_place) :]
-    slots = np.array([table.first_slot for table in in_place], dtype=np.int64)
-    lengths = np.array([table.cached_tokens for table in in_place], dtype=np.int64)
+    """Groups of caches that one view covers, or that share a trunk; what is left is gathered as one."""
+    holders = Counter(table.pages[0] for table in tables)
+
+    def kind(table: PageTable) -> tuple[str, int]:
+        first_page = table.pages[0]
+        if holders[first_page] > 1:
+            return "from a trunk", first_page
+        return ("scattered" if table.first_slot is None else "in place"), 0
+
+    for (name, _), group in groupby(tables, key=kind):
+        if name == "in place":
+            yield from _pack_in_place(list(group), num_slots=num_slots)
+        else:
+            yield _pack_scattered(list(group), of_trunk=name == "from a trunk")
+
+
+def _pack_in_place(tables: Sequence[PageTable], *, num_slots: int) -> Iterator[PackedDecodes]:
+    slots = np.array([table.first_slot for table in tables], dtype=np.int64)
+    lengths = np.array([table.cached_tokens for table in tables], dtype=np.int64)
     first = 0
     while first < len(slots):
         count = _at_equal_distances(slots[first:], lengths[first:], num_slots=num_slots)
         distance = int(slots[first + 1] - slots[first]) if count > 1 else 0
-        yield PackedDecodes(lengths[first : first + count], None, int(slots[first]), distance)
+        yield PackedDecodes(lengths[first : first + count], int(slots[first]), distance)
         first += count
-    if scattered:
-        lengths = np.array([table.cached_tokens for table in scattered], dtype=np.int64)
-        slots = np.zeros((len(scattered), lengths.max()), dtype=np.int64)
-        for row, table in zip(slots, scattered, strict=True):
-            row[: table.cached_tokens] = table.slots(0, table.cached_tokens)
-        yield PackedDecodes(lengths, slots)
+
+
+def _pack_scattered(tables: Sequence[PageTable], *, of_trunk: bool) -> PackedDecodes:
+    trunk_tokens = _common_pages(tables) * PAGE_TOKENS if of_trunk else 0
+    lengths = np.array([table.cached_tokens for table in tables], dtype=np.int64)
+    slots = np.zeros((len(tables), lengths.max() - trunk_tokens), dtype=np.int64)
+    for row, table in zip(slots, tables, strict=True):
+        row[: table.cached_tokens - trunk_tokens] = table.slots(trunk_tokens, table.cached_tokens)
+    return PackedDecodes(lengths, tables[0].pages[0] * PAGE_TOKENS, slots=slots, trunk_tokens=trunk_tokens)
+
+
+def _common_pages(tables: Sequence[PageTable]) -> int:
+    """How many pages, one after the other, all of them begin with."""
+    fewest = min(len(table.pages) for table in tables)
+    pages = np.array([table.pages[:fewest] for table in tables])
+    common = (pages == pages[0, 0] + np.arange(fewest)).all(axis=0)
+    return int(common.argmin()) if not common.all() else fewest
 
 
 def _at_equal_distances(slots: np.ndarray, lengths: np.ndarray, *, num_slots: int) -> int:

@@ -12,7 +12,8 @@ begin where it ends, with pages shared.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -106,7 +107,7 @@ class Scheduler:
                 budget -= 0 if request.is_decoding else tokens
         if self.preemptions == before:  # whoever came in now would be the next to be put back
             chunks += self._admit(budget)
-        return Step(tuple(sorted(decodes, key=_place)), tuple(chunks))
+        return Step(_as_caches_stand(decodes), tuple(chunks))
 
     def settle(self, step: Step) -> list[tuple[int, int]]:
         """Note that the pass has read the step; what was kept only until a prompt's end is free.
@@ -265,10 +266,16 @@ def _turn(request: LiveRequest) -> tuple[float, int]:
     return request.turn
 
 
-def _place(reading: Reading) -> tuple[bool, int]:
-    """By where the cache stands; those that stand in several places come last."""
-    slot = reading.request.cached.first_slot
-    return slot is None, slot or 0
+def _as_caches_stand(decodes: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Those that share a beginning side by side, then those in one place by where it is, then the others."""
+    holders = Counter(reading.request.cached.pages[0] for reading in decodes)
+
+    def place(reading: Reading) -> tuple[int, int]:
+        table = reading.request.cached
+        kind = 0 if holders[table.pages[0]] > 1 else 1 if table.first_slot is not None else 2
+        return kind, table.pages[0]
+
+    return tuple(sorted(decodes, key=place))
 
 
 def _most_pages(request: LiveRequest) -> int:

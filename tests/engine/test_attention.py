@@ -73,7 +73,7 @@ def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(head
         cache=bench.cache,
         written_rows=torch.arange(4),
         written_slots=torch.cat([torch.from_numpy(each) for each in written]),
-        decodes=[StridedDecodes(0, 48, 2, 40, bias([40, 33])), ScatteredDecodes(scattered, bias([3, 17]))],
+        decodes=[StridedDecodes(0, 48, 2, 40, bias([40, 33])), ScatteredDecodes(range(0), scattered, bias([3, 17]))],
         chunks=[
             ChunkRows(4, 22, 2, None, None, last_is_wanted=False),
             ChunkRows(
@@ -88,6 +88,29 @@ def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(head
     torch.testing.assert_close(everything, torch.cat(expected))
     wanted = torch.tensor([0, 1, 2, 3, 27])
     torch.testing.assert_close(attend(1, q[wanted], k, v, SCALING, only_wanted=True), everything[wanted])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("lengths", [(5, 1, 9), (4, 4, 4)])
+def test_sequences_from_one_trunk_attend_to_it_and_to_their_own(
+    heads: int, kv_heads: int, lengths: tuple[int, ...]
+) -> None:
+    bench = Bench(heads=heads, kv_heads=kv_heads)
+    _, *trunk = bench.tokens(32)
+    bench.cached(*trunk, 32)
+    own = [bench.tokens(length) for length in lengths]
+    tables = [bench.cached(k, v, len(k) - 1) for _, k, v in own]
+    q, k, v = (torch.cat([tokens[part][-1:] for tokens in own]) for part in range(3))
+    written = torch.cat([torch.from_numpy(table.append(1)) for table in tables])
+    slots = torch.zeros(3, max(lengths), dtype=torch.int64)
+    for row, table in zip(slots, tables, strict=True):
+        row[: table.cached_tokens] = torch.from_numpy(table.slots(0, table.cached_tokens))
+    rest = bias(list(lengths)) if len(set(lengths)) > 1 else None
+    attend = StepAttention(bench.cache, None, written, [ScatteredDecodes(range(32), slots, rest)], [])
+    expected = [
+        plainly(tokens[0][-1:], *(torch.cat(pair) for pair in zip(trunk, tokens[1:], strict=True))) for tokens in own
+    ]
+    torch.testing.assert_close(attend(1, q, k, v, SCALING, only_wanted=False), torch.cat(expected))
 
 
 def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:

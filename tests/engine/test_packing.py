@@ -57,5 +57,23 @@ def test_caches_in_several_places_are_gathered_together() -> None:
     assert slots[1].tolist() == [112, 113, 114] + [0] * 17
 
 
+def test_caches_that_begin_alike_share_a_trunk_up_to_where_they_part() -> None:
+    leader, first, second = run_at(3, 70), standing_at([3, 4, 5, 20], 60), standing_at([3, 4, 5, 9], 49)
+    trunk, alone = groups(leader, first, second, run_at(30, 40))
+    assert (trunk.first_slot, trunk.trunk_tokens) == (3 * PAGE_TOKENS, 3 * PAGE_TOKENS)
+    assert trunk.lengths.tolist() == [70, 60, 49]
+    assert trunk.slots is not None
+    assert trunk.slots[0].tolist() == list(range(96, 118))
+    assert trunk.slots[2].tolist() == [144] + [0] * 21
+    assert (alone.first_slot, alone.slots) == (30 * PAGE_TOKENS, None)
+
+
+def test_a_trunk_in_two_places_is_read_in_place_as_far_as_it_goes() -> None:
+    (group,) = groups(standing_at([3, 4, 8, 20], 60), standing_at([3, 4, 8, 9], 60))
+    assert (group.first_slot, group.trunk_tokens) == (48, 32)
+    assert group.slots is not None
+    assert group.slots[0, :17].tolist() == [*range(128, 144), 320]
+
+
 def test_a_step_without_decoding_requests_has_no_group() -> None:
     assert groups() == []
