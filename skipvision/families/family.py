@@ -38,12 +38,12 @@ class PromptTokens:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """What the vision side made of a batch of images of one size."""
+    """What the vision side made of a batch of images; they may differ in their number of tokens."""
 
-    features: Tensor
-    """(images, tokens, hidden), after the projector."""
-    saliency: Tensor
-    """(images, tokens) float32; the tokens with the highest are retained."""
+    features: Sequence[Tensor]
+    """Of each image (tokens, hidden), after the projector, in the order in which the decoder was taught to read."""
+    saliency: Sequence[Tensor]
+    """Of each image (tokens,) float32; the tokens with the highest are retained."""
 
 
 class ImagePreparer(Protocol):
@@ -95,7 +95,7 @@ class Family(Protocol):
         """Run the vision encoder, up to the layer that is read, and the projector.
 
         Args:
-            pixels: (images, 3, height, width) uint8 on `device`, prepared.
+            pixels: (images, 3, height, width) uint8 on `device`, prepared; images of one shape.
         """
         ...
 
