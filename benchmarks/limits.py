@@ -60,11 +60,11 @@ def executed_prefill_flops(shape: DecoderShape, plan: SkipPlan) -> int:
 
 def encoder_flops(config: LlavaConfig, *, layers: int) -> int:
     """Operations to turn one image into visual tokens: patches, CLIP's first `layers`, projector."""
-    vision, wide = config.vision_config, config.text_config.hidden_size
-    patches = (vision.image_size // vision.patch_size) ** 2
-    tokens, width = patches + 1, vision.hidden_size
-    embedding = 2 * patches * vision.num_channels * vision.patch_size**2 * width
-    per_layer = tokens * (8 * width**2 + 4 * width * vision.intermediate_size) + 4 * tokens**2 * width
+    vision, wide = config.vision_config, int(config.text_config.hidden_size)
+    patches = int(vision.image_size // vision.patch_size) ** 2
+    tokens, width = patches + 1, int(vision.hidden_size)
+    embedding = 2 * patches * int(vision.num_channels * vision.patch_size**2) * width
+    per_layer = tokens * (8 * width**2 + 4 * width * int(vision.intermediate_size)) + 4 * tokens**2 * width
     projector = 2 * patches * wide * (width + wide)
     return embedding + layers * per_layer + projector
 
@@ -84,4 +84,4 @@ def decode_kv_bytes(shape: DecoderShape, *, cached_tokens: int, output_tokens: i
 def decode_bytes(work: Mapping[str, Any], *, requests: int, max_running: int) -> int:
     """Bytes to read for the decode steps of `requests` alike, in as few steps as `max_running` allows."""
     passes = -(-requests // max_running)
-    return passes * work["decode_steps"] * work["decode_weight_bytes"] + requests * work["decode_kv_bytes"]
+    return int(passes * work["decode_steps"] * work["decode_weight_bytes"] + requests * work["decode_kv_bytes"])

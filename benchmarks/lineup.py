@@ -109,7 +109,7 @@ class Lineup:
                 best, started = started, best
             if started is not None:
                 started.worker.close()
-        self.report.append({"name": contestant.name, **_report(contestant, best), "trials": trials})
+        self.report.append({"name": contestant.name, **_report(best, trials), "trials": trials})
         self.started += [best] if best is not None else []
 
     def rows(self) -> list[tuple[str, Started]]:
@@ -186,7 +186,8 @@ def _try(contestant: Contestant, layout: Layout, *, folder: Path, dtype: str, tr
         raise
 
 
-def _report(contestant: Contestant, best: Started | None) -> dict[str, Any]:
+def _report(best: Started | None, trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How an engine runs; or the reason of its last layout, when it failed in each."""
     if best is None:
-        return {"absent": "it failed in every layout; see trials"}
+        return {"absent": [trial["failed"] for trial in trials.values()][-1]}
     return {"absent": None, "layout": best.layout.name, "environment": dict(best.layout.environment), **best.facts}

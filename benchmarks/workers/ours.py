@@ -15,6 +15,7 @@ from benchmarks.workers.rss import peak_rss_bytes, reset_peak_rss, rss_bytes
 from benchmarks.workers.serve import serve
 from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.families import load_family
+from skipvision.families.llava import LlavaFamily
 from skipvision.method.plan import SkipConfig
 
 
@@ -23,7 +24,9 @@ class Ours:
 
     def load(self, *, folder: str, dtype: str, max_running: int = 32) -> dict[str, Any]:
         """Load the checkpoint in `folder`."""
-        self.family = load_family(Path(folder) / CHECKPOINT, device="cpu", dtype=dtype)
+        family = load_family(Path(folder) / CHECKPOINT, device="cpu", dtype=dtype)
+        assert isinstance(family, LlavaFamily), "the checkpoint is one of random_llava's"
+        self.family = family
         self.engine = Engine(self.family, max_running=max_running)
         return {"threads": torch.get_num_threads(), "versions": versions_of("torch", "transformers")}
 

@@ -51,6 +51,11 @@ class WorkerProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the worker, which is also its group's."""
+        return self._process.pid
+
     def ask(self, do: str, *, within_seconds: float = 1200, **arguments: Any) -> Any:
         """Call a method of the worker; what it returned.
 
@@ -82,7 +87,10 @@ class WorkerProcess:
         line = self._process.stdout.readline() if ready else ""
         if line:
             return line
-        raise WorkerFailedError(self._last_words() if ready else f"no reply within {within_seconds:.0f} seconds")
+        if ready:
+            raise WorkerFailedError(self._last_words())
+        self._signal(signal.SIGKILL)  # it would not notice that it is to leave, either
+        raise WorkerFailedError(f"no reply within {within_seconds:.0f} seconds")
 
     def _last_words(self) -> str:
         """Why the process has ended, as far as it said."""
@@ -93,4 +101,4 @@ class WorkerProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # nobody of the group is left
-            os.killpg(self._process.pid, number)
+            os.killpg(self.pid, number)
