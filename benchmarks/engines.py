@@ -20,9 +20,10 @@ from transformers import LlavaConfig
 
 from benchmarks.latency import one_at_a_time
 from benchmarks.limits import decode_bytes
-from benchmarks.lineup import Contestant, Lineup, Started, ours, transformers, vllm
+from benchmarks.lineup import Contestant, ours, transformers, vllm
 from benchmarks.machine import ROOT, copy_rate, dtype_name, fastest_dtype, matmul_rate, spread, write_result
 from benchmarks.random_llava import SIDE, save_random, small
+from benchmarks.trials import Field, Started
 from benchmarks.work import CHECKPOINT, Work, draw_pictures
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -51,18 +52,22 @@ def compare(
     """Start everyone and let them take turns: throughput, and latency, each ready for JSON."""
     device = torch.device("cpu")
     dtype = fastest_dtype(device)
-    with TemporaryDirectory() as temporary, Lineup() as lineup:
-        folder = Path(temporary)
-        save_random(folder / CHECKPOINT, config, dtype=dtype)
-        draw_pictures(folder, count=images, side=SIDE)
-        work = Work(folder=temporary, requests=images, new_tokens=new_tokens)
-        for contestant in contestants:
-            lineup.start(
-                contestant, folder=folder, dtype=dtype_name(dtype), trial=replace(work, requests=min(16, images))
-            )
-        common = {"dtype": dtype_name(dtype), "rounds": rounds, "new_tokens": new_tokens, "engines": lineup.report}
-        throughput = {**common, "images": images, **take_turns(lineup.rows(), work, rounds, device, dtype)}
-        return throughput, {**common, **one_at_a_time(lineup.rows(), work, rounds=rounds)}
+    common = {"dtype": dtype_name(dtype), "rounds": rounds, "new_tokens": new_tokens}
+    with TemporaryDirectory() as folder:
+        save_random(Path(folder) / CHECKPOINT, config, dtype=dtype)
+        draw_pictures(Path(folder), count=images, side=SIDE)
+        work = Work(folder=folder, requests=images, new_tokens=new_tokens)
+        with Field() as field:
+            for contestant in contestants:
+                field.start(contestant, dtype=dtype_name(dtype), trial=replace(work, requests=min(16, images)))
+            throughput = {"engines": field.report, **take_turns(field.rows(), work, rounds, device, dtype)}
+        with Field() as field:
+            for contestant in contestants:
+                alone = [layout for layout in contestant.layouts if layout.processes == 1]
+                quick = replace(contestant, layouts=alone)
+                field.start(quick, dtype=dtype_name(dtype), trial=replace(work, requests=1))
+            latency = {"engines": field.report, **one_at_a_time(field.rows(), work, rounds=rounds)}
+    return {**common, "images": images, **throughput}, {**common, **latency}
 
 
 def take_turns(
@@ -81,25 +86,40 @@ def take_turns(
         "matmul_flops_per_second": spread(matmul),
         "copy_bytes_per_second": spread(copy),
         "runs": [
-            {"name": setting, "engine": engine.contestant.name, **_summary(replies[setting], work, reference)}
+            {
+                "name": setting,
+                "engine": engine.contestant.name,
+                **_speed(replies[setting], work, reference),
+                **_stages_and_work(replies[setting], work.shared_by(len(engine.workers))),
+            }
             for setting, engine in rows
         ],
     }
 
 
-def _summary(replies: list[dict[str, Any]], work: Work, reference: list[list[int]]) -> dict[str, Any]:
-    """One row: speed with its spread, and what the worker told about stages and modelled work, if it did."""
-    last = replies[-1]
-    summary = {
+def _speed(replies: list[dict[str, Any]], work: Work, reference: list[list[int]]) -> dict[str, Any]:
+    same = [ids == expected for ids, expected in zip(replies[-1]["output_ids"], reference, strict=True)]
+    return {
         "images_per_second": spread([work.requests / reply["seconds"] for reply in replies]),
-        "same_answers_as_transformers": sum(a == b for a, b in zip(last["output_ids"], reference, strict=True)),
+        "same_answers_as_transformers": sum(same),
     }
-    if "stage_seconds" in last:
-        stages = {name: spread([reply["stage_seconds"][name] for reply in replies]) for name in last["stage_seconds"]}
-        read = decode_bytes(last["work"], requests=work.requests, max_running=MAX_RUNNING)
-        summary |= {"stage_seconds": stages, "prompt_tokens": last["prompt_tokens"], "work": last["work"]}
-        summary |= {"decode_bytes": read}
-    return summary
+
+
+def _stages_and_work(replies: list[dict[str, Any]], parts: Sequence[Work]) -> dict[str, Any]:
+    """What our engine tells about itself: seconds by stage, and the work of a request. Nothing, of a peer."""
+    last = replies[-1]
+    if "stage_seconds" not in last:
+        return {}
+    return {
+        "stage_seconds": {
+            stage: spread([reply["stage_seconds"][stage] for reply in replies]) for stage in last["stage_seconds"]
+        },
+        "prompt_tokens": last["prompt_tokens"],
+        "work": last["work"],
+        "decode_bytes": sum(
+            decode_bytes(last["work"], requests=part.requests, max_running=MAX_RUNNING) for part in parts
+        ),
+    }
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.lineup import Started
 from benchmarks.machine import spread
+from benchmarks.trials import Started
 from benchmarks.work import Work
 
 TRIES_PER_ROUND = 2

@@ -189,9 +189,8 @@ def _absent(result: Result) -> list[Result]:
 
 def _layouts(result: Result) -> str:
     ran = [engine for engine in result["engines"] if engine["absent"] is None]
-    each = (f"{engine['name']} {engine['versions'].get('vllm', '')}".strip() + f": {engine['layout']}, "
-            f"{engine['threads']} threads" for engine in ran)  # fmt: skip
-    return f"Each in its best layout by a trial in the same run: {'; '.join(each)}."
+    each = "; ".join(f"{engine['name']}, {engine['layout']}, {engine['threads']} threads each" for engine in ran)
+    return f"In the best layout of each, by a trial in the same run: {each}."
 
 
 def _where(result: Result) -> str:

@@ -5,7 +5,8 @@ Needs numpy alone, so that it can be read in a peer's own environment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,23 @@ class Work:
     new_tokens: int
     prompt: str = PROMPT
     images_each: int = 1
+    first: int = 0
+    """How many requests, with images of their own, come before these."""
 
     def pictures(self) -> list[list[np.ndarray]]:
         """The images of each request: (side, side, 3) uint8 RGB each, no image twice."""
-        count = self.requests * self.images_each
+        start, stop = self.first * self.images_each, (self.first + self.requests) * self.images_each
         every = np.load(Path(self.folder) / PICTURES, mmap_mode="r")
-        if count > len(every):
-            raise ValueError(f"the work needs {count} images and {len(every)} were drawn; draw more")
-        flat = [np.array(picture) for picture in every[:count]]
-        return [flat[at : at + self.images_each] for at in range(0, count, self.images_each)]
+        if stop > len(every):
+            raise ValueError(f"the work needs {stop} images and {len(every)} were drawn; draw more")
+        flat = [np.array(picture) for picture in every[start:stop]]
+        return [flat[at : at + self.images_each] for at in range(0, len(flat), self.images_each)]
+
+    def shared_by(self, processes: int) -> list[Work]:
+        """As many parts of nearly equal size, or one for each request if these are fewer."""
+        processes = min(processes, self.requests)
+        bounds = [self.requests * number // processes for number in range(processes + 1)]
+        return [replace(self, first=self.first + start, requests=stop - start) for start, stop in pairwise(bounds)]
 
     @property
     def message(self) -> list[dict[str, object]]:

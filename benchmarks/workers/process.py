@@ -62,10 +62,22 @@ class WorkerProcess:
         Raises:
             WorkerFailedError: it failed, ended, or took too long.
         """
+        self.send(do, **arguments)
+        return self.receive(within_seconds=within_seconds)
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Begin to call a method; `receive` follows."""
         assert self._process.stdin is not None, "opened as a pipe"
         self._signal(signal.SIGCONT)
-        with suppress(BrokenPipeError):  # it has ended: the reply says so
+        with suppress(BrokenPipeError):  # it has ended: `receive` says so
             print(json.dumps({"do": do, "with": arguments}), file=self._process.stdin, flush=True)
+
+    def receive(self, *, within_seconds: float = 1200) -> Any:
+        """What the method returned.
+
+        Raises:
+            WorkerFailedError: as `ask`.
+        """
         reply = json.loads(self._reply(within_seconds))
         self._signal(signal.SIGSTOP)
         if "failed" in reply:

@@ -16,8 +16,8 @@ from benchmarks.workers.serve import serve
 class Vllm:
     """The offline engine of vLLM, without prefix caching: every image is new to it."""
 
-    def load(self, *, folder: str, dtype: str, eager: bool = False, max_running: int = 32) -> dict[str, Any]:
-        """Load the checkpoint in `folder`, and compile unless `eager`."""
+    def load(self, *, folder: str, dtype: str, max_running: int = 32) -> dict[str, Any]:
+        """Load the checkpoint in `folder`, and compile."""
         import torch  # these imports take seconds and print, so they wait until replies have a channel of their own
         from PIL import Image
         from transformers import AutoTokenizer
@@ -26,7 +26,7 @@ class Vllm:
         checkpoint = _renamed(Path(folder) / CHECKPOINT)
         self.model = LLM(
             str(checkpoint), dtype=dtype, max_num_seqs=max_running, enable_prefix_caching=False,
-            enforce_eager=eager, mm_processor_cache_gb=0, limit_mm_per_prompt={"image": 1}, disable_log_stats=True,
+            mm_processor_cache_gb=0, limit_mm_per_prompt={"image": 1}, disable_log_stats=True,
         )  # fmt: skip
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self._as_image = Image.fromarray

@@ -51,7 +51,7 @@ def test_every_row_has_its_speed_with_spread_and_ours_its_stages_and_work(measur
 def test_a_peer_runs_in_the_layout_that_its_trial_found_fastest(measured):
     peer = next(each for each in measured[0]["engines"] if each["name"] == "transformers")
     speeds = {name: trial["images_per_second"] for name, trial in peer["trials"].items()}
-    assert [*speeds] == ["batch 1, plain allocator", "batch 2, plain allocator"]
+    assert [*speeds] == ["batches of 1, plain allocator", "batches of 2, keeping allocator"]
     assert peer["layout"] == max(speeds, key=speeds.get)
 
 

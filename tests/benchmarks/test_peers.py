@@ -56,3 +56,13 @@ def test_work_that_needs_more_images_than_were_drawn_is_refused(tmp_path):
     draw_pictures(tmp_path, count=1, side=8)
     with pytest.raises(ValueError, match="needs 2 images and 1 were drawn"):
         Work(folder=str(tmp_path), requests=2, new_tokens=1).pictures()
+
+
+@pytest.mark.parametrize(("processes", "sizes"), [(1, [5]), (2, [2, 3]), (8, [1, 1, 1, 1, 1])])
+def test_processes_that_share_work_answer_every_request_once(tmp_path, processes, sizes):
+    draw_pictures(tmp_path, count=6, side=8)
+    whole = Work(folder=str(tmp_path), requests=5, new_tokens=1, first=1)
+    parts = whole.shared_by(processes)
+    assert [part.requests for part in parts] == sizes
+    seen = [image.tobytes() for part in parts for (image,) in part.pictures()]
+    assert seen == [image.tobytes() for (image,) in whole.pictures()]
