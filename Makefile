@@ -5,8 +5,11 @@ PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3.12 2>/
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/.installed
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench tables clean
+.PHONY: help setup demo test test-all check format bench bench-peers tables clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,14 +41,28 @@ format: $(INSTALLED)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## measure all tokens against skipping, and the engine against transformers, then print the tables
+bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limits and its memory, and print the tables
 	$(BIN)/python -m benchmarks.skipping
 	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.print_tables
+
+bench-peers: $(PEERS_INSTALLED)  ## build the environment in which `make bench` runs vLLM
+
+# torch first and without its company, so that only it is looked for in an index that holds its CPU builds.
+$(PEERS_INSTALLED): benchmarks/peers/torch.txt benchmarks/peers/vllm.txt benchmarks/peers/mend_torchvision.py
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r benchmarks/peers/torch.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/vllm.txt
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(PEERS)/bin/python benchmarks/peers/mend_torchvision.py
+	touch $@
 
 tables: $(INSTALLED)  ## print the tables of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.print_tables
 
 clean:  ## remove what tests and tools leave behind, not the virtual environment
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(PEERS)/*' -type d -prune -exec rm -rf {} +

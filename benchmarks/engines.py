@@ -1,163 +1,125 @@
-"""The engine beside transformers' `generate` on the same work: the same images, prompt and number of new tokens.
+"""The engine beside its peers on the same work: the same images, prompt and number of new tokens.
 
 `make bench`, or `python -m benchmarks.engines --help`. Weights are random, so that nothing is said about answers here;
-both read the same checkpoint folder and start from prepared images. In every round all of them answer every image
-once, in an order that turns, and the machine's matrix rate is measured with them.
+all read the same checkpoint folder, each in a process of its own, from decoded images to tokens. In every round all of
+them answer every image once, in an order that turns, and the machine's ceilings are measured with them. Then all answer
+one image at a time, which is the second result.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaConfig
 
-from benchmarks.machine import ROOT, circumstances, matmul_rate, spread
+from benchmarks.latency import one_at_a_time
+from benchmarks.limits import decode_bytes
+from benchmarks.lineup import Contestant, ours, transformers, vllm
+from benchmarks.machine import ROOT, copy_rate, dtype_name, fastest_dtype, matmul_rate, spread, write_result
 from benchmarks.random_llava import SIDE, save_random, small
-from benchmarks.skipping import modelled
-from skipvision.engine import Answer, Engine, Request, Sampling
-from skipvision.families import Family, load_family
-from skipvision.method.plan import SkipConfig
+from benchmarks.trials import Field, Started
+from benchmarks.work import CHECKPOINT, Work, draw_pictures
 
-RESULT = ROOT / "benchmarks" / "results" / "engines.json"
+RESULTS = ROOT / "benchmarks" / "results"
 SETTINGS = ("off", "256/320", "100/156", "64/156")
 """All tokens, and the settings of the paper's LLaVA rows."""
-PROMPT = "How many large red circles are there in the image, and where are they?"
+MAX_RUNNING = 32
+"""Of every engine that batches by itself."""
 
 
 def measure(
-    images: Annotated[int, typer.Option(min=1)] = 16,
+    images: Annotated[int, typer.Option(min=1)] = 32,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     new_tokens: Annotated[int, typer.Option(min=1, help="Generated for every image; no answer ends earlier.")] = 32,
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULT,
+    output: Annotated[Path, typer.Option(help="The folder that the JSON goes to.")] = RESULTS,
 ) -> None:
-    """Measure, and write one JSON file."""
-    result = {
-        "benchmark": "engines",
-        **circumstances(),
-        **compare(small(), images=images, rounds=rounds, new_tokens=new_tokens, batches=(8, 16)),
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(f"written: {os.path.relpath(output)}")
+    """Measure throughput, then latency, and write a JSON file each."""
+    lineup = (ours(SETTINGS), transformers(), vllm())
+    throughput, latency = compare(small(), lineup, images=images, rounds=rounds, new_tokens=new_tokens)
+    write_result(output / "engines.json", "engines", throughput)
+    write_result(output / "latency.json", "latency", latency)
 
 
 def compare(
-    config: LlavaConfig, *, images: int, rounds: int, new_tokens: int, batches: Sequence[int]
-) -> dict[str, Any]:
-    """Let the engine under each setting, and transformers at each batch size, take turns."""
-    pictures = list(np.random.default_rng(0).integers(0, 256, (images, SIDE, SIDE, 3), dtype=np.uint8))
+    config: LlavaConfig, contestants: Sequence[Contestant], *, images: int, rounds: int, new_tokens: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Start everyone and let them take turns: throughput, and latency, each ready for JSON."""
+    device = torch.device("cpu")
+    dtype = fastest_dtype(device)
+    common = {"dtype": dtype_name(dtype), "rounds": rounds, "new_tokens": new_tokens}
     with TemporaryDirectory() as folder:
-        save_random(Path(folder), config, dtype=torch.float32)
-        family = load_family(folder, device="cpu", dtype="float32")
-        ours = {f"skipvision {setting}": Ours(family, setting, pictures, new_tokens) for setting in SETTINGS}
-        stock = Transformers(folder, pictures, new_tokens)
-        work = {name: engine.run for name, engine in ours.items()}
-        work |= {f"transformers, batch {size}": stock.in_batches_of(size) for size in batches}
-        seconds, outputs, rates = take_turns(work, family, rounds)
-    theirs = outputs[f"transformers, batch {batches[0]}"]
-    return {
-        "dtype": "float32",
-        "images": images,
-        "rounds": rounds,
-        "new_tokens": new_tokens,
-        "matmul_flops_per_second": spread(rates),
-        "runs": [
-            {
-                "name": name,
-                "images_per_second": spread([images / each for each in seconds[name]]),
-                **(ours[name].facts() if name in ours else {}),
-            }
-            for name in work
-        ],
-        "same_tokens_as_transformers": sum(a == b for a, b in zip(outputs["skipvision off"], theirs, strict=True)),
-    }
+        save_random(Path(folder) / CHECKPOINT, config, dtype=dtype)
+        draw_pictures(Path(folder), count=images, side=SIDE)
+        work = Work(folder=folder, requests=images, new_tokens=new_tokens)
+        with Field() as field:
+            for contestant in contestants:
+                field.start(contestant, dtype=dtype_name(dtype), trial=replace(work, requests=min(16, images)))
+            throughput = {"engines": field.report, **take_turns(field.rows(), work, rounds, device, dtype)}
+        with Field() as field:
+            for contestant in contestants:
+                alone = [layout for layout in contestant.layouts if layout.processes == 1]
+                quick = replace(contestant, layouts=alone)
+                field.start(quick, dtype=dtype_name(dtype), trial=replace(work, requests=1))
+            latency = {"engines": field.report, **one_at_a_time(field.rows(), work, rounds=rounds)}
+    return {**common, "images": images, **throughput}, {**common, **latency}
 
 
 def take_turns(
-    work: dict[str, Callable[[], list[tuple[int, ...]]]], family: Family, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[tuple[int, ...]]], list[float]]:
+    rows: Sequence[tuple[str, Started]], work: Work, rounds: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
     """Run everything in every round; the first round begins with the first, the second with the last."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    outputs: dict[str, list[tuple[int, ...]]] = {}
-    rates = []
+    replies: dict[str, list[dict[str, Any]]] = {setting: [] for setting, _ in rows}
+    matmul, copy = [], []
     for number in range(rounds):
-        rates.append(matmul_rate(family.device, family.dtype))
-        for name in list(work)[:: 1 if number % 2 == 0 else -1]:
-            started = perf_counter()
-            outputs[name] = work[name]()
-            seconds[name].append(perf_counter() - started)
-    return seconds, outputs, rates
+        matmul.append(matmul_rate(device, dtype))
+        copy.append(copy_rate(device))
+        for setting, engine in rows[:: 1 if number % 2 == 0 else -1]:
+            replies[setting].append(engine.answer_all(setting, work))
+    reference = replies["transformers"][-1]["output_ids"]
+    return {
+        "matmul_flops_per_second": spread(matmul),
+        "copy_bytes_per_second": spread(copy),
+        "runs": [
+            {
+                "name": setting,
+                "engine": engine.contestant.name,
+                **_speed(replies[setting], work, reference),
+                **_stages_and_work(replies[setting], work.shared_by(len(engine.workers))),
+            }
+            for setting, engine in rows
+        ],
+    }
 
 
-class Ours:
-    """The engine under one setting."""
-
-    def __init__(self, family: Family, setting: str, pictures: list[np.ndarray], new_tokens: int) -> None:
-        self.family = family
-        self.engine = Engine(family, skip=SkipConfig.parse(setting), vision_cache_bytes=0)
-        sampling = Sampling(max_tokens=new_tokens, ignore_eos=True)
-        self.requests = [
-            Request(prompt=PROMPT, images=(self.engine.prepare(picture),), sampling=sampling, request_id=str(index))
-            for index, picture in enumerate(pictures)
-        ]
-        self.answers: list[Answer] = self.engine.answer(self.requests[:2])  # warm up
-        self.stages: list[dict[str, float]] = []
-
-    def run(self) -> list[tuple[int, ...]]:
-        """Answer every image."""
-        before = dict(self.engine.stage_seconds)
-        self.answers = self.engine.answer(self.requests)
-        self.stages.append({stage: after - before[stage] for stage, after in self.engine.stage_seconds.items()})
-        return [answer.output_ids for answer in self.answers]
-
-    def facts(self) -> dict[str, Any]:
-        """Seconds by stage, and what the formulas and a count of the encoder say the work was."""
-        with FlopCounterMode(display=False) as counter:
-            self.family.encode(torch.from_numpy(self.requests[0].images[0])[None].to(self.family.device))
-        return {
-            **{f"{stage}_seconds": spread([each[stage] for each in self.stages]) for stage in self.stages[0]},
-            **modelled(self.family, self.answers),
-            "encoder_flops": counter.get_total_flops() * len(self.answers),
-            "prompt_tokens": self.answers[0].plan.prompt_tokens,
-        }
+def _speed(replies: list[dict[str, Any]], work: Work, reference: list[list[int]]) -> dict[str, Any]:
+    same = [ids == expected for ids, expected in zip(replies[-1]["output_ids"], reference, strict=True)]
+    return {
+        "images_per_second": spread([work.requests / reply["seconds"] for reply in replies]),
+        "same_answers_as_transformers": sum(same),
+    }
 
 
-class Transformers:
-    """`generate` of the stock model with everything it recommends: SDPA, a cache, equal prompts in one batch."""
-
-    def __init__(self, folder: str, pictures: list[np.ndarray], new_tokens: int) -> None:
-        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-        processor = AutoProcessor.from_pretrained(folder)
-        content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        self.inputs = processor(text=[text] * len(pictures), images=pictures, return_tensors="pt")
-        self.new_tokens = new_tokens
-        self._answer(0, 1)  # warm up
-
-    def in_batches_of(self, size: int) -> Callable[[], list[tuple[int, ...]]]:
-        """What answers every image, `size` at a time."""
-        starts = range(0, len(self.inputs["input_ids"]), size)
-        return lambda: [tuple(ids) for start in starts for ids in self._answer(start, start + size)]
-
-    def _answer(self, start: int, stop: int) -> list[list[int]]:
-        some = {name: tensor[start:stop] for name, tensor in self.inputs.items()}
-        output = self.model.generate(
-            **some, max_new_tokens=self.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
-        generated: list[list[int]] = output[:, some["input_ids"].shape[1] :].tolist()
-        return generated
+def _stages_and_work(replies: list[dict[str, Any]], parts: Sequence[Work]) -> dict[str, Any]:
+    """What our engine tells about itself: seconds by stage, and the work of a request. Nothing, of a peer."""
+    last = replies[-1]
+    if "stage_seconds" not in last:
+        return {}
+    return {
+        "stage_seconds": {
+            stage: spread([reply["stage_seconds"][stage] for reply in replies]) for stage in last["stage_seconds"]
+        },
+        "prompt_tokens": last["prompt_tokens"],
+        "work": last["work"],
+        "decode_bytes": sum(
+            decode_bytes(last["work"], requests=part.requests, max_running=MAX_RUNNING) for part in parts
+        ),
+    }
 
 
 if __name__ == "__main__":

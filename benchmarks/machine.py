@@ -1,11 +1,13 @@
-"""What stands beside every measurement: the machine, the versions, the commit, and the machine's own ceiling."""
+"""What stands beside every measurement: the machine, the versions, the commit, and the machine's own ceilings."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -31,8 +33,21 @@ def circumstances() -> dict[str, Any]:
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in MEASURED_WITH}},
+        "versions": {"python": platform.python_version(), **versions_of(*MEASURED_WITH)},
     }
+
+
+def write_result(output: Path, benchmark: str, result: dict[str, Any]) -> None:
+    """Write what was measured, with its circumstances, as JSON."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    everything = {"benchmark": benchmark, **circumstances(), **result}
+    output.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+    print(f"written: {os.path.relpath(output)}")
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """The installed versions of packages."""
+    return {name: version(name) for name in packages}
 
 
 def processor_name() -> str:
@@ -49,19 +64,44 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = 
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     left, right = torch.randn(2, side, side, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(repeats + 1):
-        started = perf_counter()
-        torch.mm(left, right)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(perf_counter() - started)
-    return 2 * side**3 / median(seconds[1:])
+    return 2 * side**3 / median(_seconds_of(lambda: torch.mm(left, right), device, repeats))
+
+
+def copy_rate(device: torch.device, *, mebibytes: int | None = None, repeats: int = 5) -> float:
+    """The bytes per second, read and written together, of a copy that is larger than any cache. Median as above."""
+    mebibytes = mebibytes or (4096 if device.type == "cuda" else 512)
+    source = torch.randn(mebibytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    seconds = _seconds_of(lambda: target.copy_(source), device, repeats)
+    return 2 * source.nbytes / median(seconds)
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where this machine multiplies faster in it than in float32, which emulation does not."""
+    rates = {dtype: matmul_rate(device, dtype, side=256) for dtype in (torch.float32, torch.bfloat16)}
+    return max(rates, key=rates.__getitem__)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configs write it: `float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median, lowest and highest of the rounds of a measurement."""
     return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def _seconds_of(act: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of `repeats`, after one that warms up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        started = perf_counter()
+        act()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(perf_counter() - started)
+    return seconds[1:]
 
 
 def _as_typed(arguments: list[str]) -> list[str]:

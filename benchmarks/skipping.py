@@ -7,8 +7,6 @@ matrix rate is measured in every round too, so that each result is also a share 
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.machine import ROOT, circumstances, matmul_rate, spread
+from benchmarks.machine import ROOT, dtype_name, matmul_rate, spread, write_result
 from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.families import Family, load_family
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
@@ -49,19 +47,15 @@ def measure(
         for index, pixel in enumerate(pixels)
     ]
     result = {
-        "benchmark": "skipping",
-        **circumstances(),
         "model": model,
-        "dtype": str(family.dtype).removeprefix("torch."),
+        "dtype": dtype_name(family.dtype),
         "images": images,
         "rounds": rounds,
         "prompt": prompt,
         "max_tokens": max_tokens,
         **compare(engines, requests, drawn, rounds=rounds),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(f"written: {os.path.relpath(output)}")
+    write_result(output, "skipping", result)
 
 
 def compare(engines: dict[str, Engine], requests: list[Request], drawn: list[Scene], *, rounds: int) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import engines, random_llava
-from benchmarks.print_tables import engines_table, printed, skipping_table
+from benchmarks import tables
+from benchmarks.print_tables import Source, printed
 from benchmarks.skipping import measure, names_what_is_there
 from skipvision.scenes import scene
 from tests.tiny_llava import build_tiny_llava
 
 PAGE = "before\n<!-- table: skipping -->\nold\n<!-- end of table: skipping -->\nafter\n"
-TABLE = {"skipping": skipping_table}
+TABLE = {"skipping": Source("skipping", tables.skipping)}
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +63,3 @@ def test_a_caption_is_right_when_it_names_every_shape_and_invents_none():
     assert names_what_is_there(truth.caption(), truth)
     assert not names_what_is_there(f"{truth.caption()} and a small red star", truth)
     assert not names_what_is_there("nothing", truth)
-
-
-@pytest.fixture(scope="module")
-def beside_transformers() -> dict:
-    config = random_llava.small()
-    for part, sizes in (
-        (config.text_config, {"hidden_size": 96, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}),
-        (config.vision_config, {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}),
-    ):
-        for name, size in sizes.items():
-            setattr(part, name, size)
-    return engines.compare(config, images=3, rounds=2, new_tokens=4, batches=(1, 2))
-
-
-def test_the_engine_says_what_transformers_says_when_they_are_compared(beside_transformers):
-    assert beside_transformers["same_tokens_as_transformers"] == 3
-
-
-def test_settings_and_batch_sizes_stand_side_by_side_with_their_prompts_and_work(beside_transformers):
-    runs = {run["name"]: run for run in beside_transformers["runs"]}
-    assert [*runs] == [f"skipvision {each}" for each in engines.SETTINGS] + [f"transformers, batch {n}" for n in (1, 2)]
-    everything, paper = runs["skipvision off"], runs["skipvision 100/156"]
-    assert everything["prompt_tokens"] - paper["prompt_tokens"] == 576 - (100 + 156 + 2)
-    assert paper["prefill_flops"] < everything["prefill_flops"]
-    assert all(run["output_tokens"] == 12 for name, run in runs.items() if name.startswith("skipvision"))
-
-
-def test_the_engines_table_takes_the_best_batch_as_the_peer(beside_transformers):
-    for run, speed in zip(beside_transformers["runs"], (8.0, 10.0, 12.0, 14.0, 2.0, 4.0), strict=True):
-        run["images_per_second"] = {"median": speed, "min": 1.0, "max": 20.0}
-    table = engines_table({**engines.circumstances(), **beside_transformers})
-    assert [line.split(" | ")[2] for line in table.splitlines()[2:8]] == [
-        "2.00",
-        "2.50",
-        "3.00",
-        "3.50",
-        "0.50",
-        "1.00",
-    ]

@@ -1,0 +1,225 @@
+"""Tables of what was measured, as Markdown: one function for each, from a result's JSON to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+Result = dict[str, Any]
+Table = Callable[[Result], str]
+
+PARTS = ("encoder", "prefill", "decode")
+AXIS_NAMES = {
+    "max_running": "requests at once",
+    "prompt_words": "words of the prompt",
+    "new_tokens": "new tokens",
+    "images_each": "images of a request",
+}
+
+
+def skipping(result: Result) -> str:
+    """Speed, cost and agreement under each setting."""
+    baseline = result["settings"][0]
+    rate = result["matmul_flops_per_second"]["median"] / 1e9
+    return _table(
+        (
+            "setting",
+            "images/s",
+            "prefill s",
+            "decode s",
+            "prefill FLOPs",
+            "KV per image",
+            "shapes right",
+            "same answer",
+        ),
+        (_skipping_row(setting, baseline, result["images"]) for setting in result["settings"]),
+        f"{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, model "
+        f"`{result['model']}` in {result['dtype']}, matrix products at {rate:.0f} GFLOP/s in the same run. FLOPs are "
+        "modelled (causal count, language model only, all images together). Shapes are right when a caption names "
+        "every colour and shape and invents none.",
+    )
+
+
+def engines(result: Result) -> str:
+    """Throughput beside the peers, each in its best layout; a peer that did not run stands there as absent."""
+    speeds = {run["name"]: run["images_per_second"] for run in result["runs"]}
+    peers = [engine["name"] for engine in result["engines"] if engine["name"] != "skipvision"]
+    rows = [
+        (name, _spread(speed, 2), *(_ratio(speed, speeds.get(peer)) for peer in peers))
+        for name, speed in speeds.items()
+    ]
+    rows += [(engine["name"], f"absent: {engine['absent']}", *("" for _ in peers)) for engine in _absent(result)]
+    same = [
+        f"{run['same_answers_as_transformers']} of {run['name']}"
+        for run in result["runs"]
+        if run["name"] in ("skipvision off", "vllm")
+    ]
+    return _table(
+        ("engine", "images/s", *(f"x {peer}" for peer in peers)),
+        rows,
+        f"{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, "
+        f"{result['new_tokens']} new tokens each, random weights in {result['dtype']}, from decoded images to tokens. "
+        f"Token for token transformers' are, of {result['images']} answers, {' and '.join(same)}. {_layouts(result)}",
+    )
+
+
+def limits(result: Result) -> str:
+    """How near the engine comes to what the machine's matrix products and copies allow."""
+    matmul, copy = (result[name]["median"] for name in ("matmul_flops_per_second", "copy_bytes_per_second"))
+    return _table(
+        ("engine", "stock work", "its limit", "reached", "executed work", "its limit", "reached", "of matrix products, "
+         "prefill", "of copies, decode"),
+        (_limits_row(run, result["images"], matmul, copy) for run in result["runs"] if "work" in run),
+        f"The same run. Work of one image, modelled: encoder, prefill and decode. Stock is the whole model; executed "
+        "leaves out the encoder's layers above the one that is read and, of the last decoder layer, rows that no token "
+        f"is chosen from. Limits are images/s at the rate of square matrix products, {matmul / 1e9:.0f} GFLOP/s. "
+        "Prefill's share is of the executed work in the seconds of that stage. Decode's is of the bytes of weights and "
+        f"of keys and values that its steps read at the rate of large copies, {copy / 1e9:.1f} GB/s.",
+    )  # fmt: skip
+
+
+def stages(result: Result) -> str:
+    """Where the engine's seconds go."""
+    runs = [run for run in result["runs"] if "stage_seconds" in run]
+    names = list(runs[0]["stage_seconds"])
+    return _table(
+        ("engine", *(f"{name} s" for name in names)),
+        ((run["name"], *(f"{run['stage_seconds'][name]['median']:.2f}" for name in names)) for run in runs),
+        f"The same run; seconds for {result['images']} images, medians. A step that reads prompts and decodes is "
+        "shared out by rows.",
+    )
+
+
+def latency(result: Result) -> str:
+    """One image at a time: seconds to the first token and to the last."""
+    baseline = result["runs"][0]
+    figures = ("first_token_seconds", "seconds")
+    rows = [
+        (
+            run["name"],
+            *(cell for name in figures for cell in (_spread(run[name], 3), _change(run[name], baseline[name]))),
+        )
+        for run in result["runs"]
+    ]
+    rows += [(engine["name"], f"absent: {engine['absent']}", "", "", "") for engine in _absent(result)]
+    return _table(
+        ("engine", "first token s", f"to {baseline['name']}", "whole answer s", f"to {baseline['name']}"),
+        rows,
+        f"{_where(result)} Median (lowest–highest); one image at a time, {result['new_tokens']} new tokens, from the "
+        "decoded image on.",
+    )
+
+
+def sweep(result: Result) -> str:
+    """Throughput against one thing at a time."""
+    base = result["base"]
+    speeds = {tuple(point[axis] for axis in base): point["images_per_second"] for point in result["points"]}
+    settings = list(result["points"][0]["images_per_second"])
+    rows = []
+    for axis, values in result["axes"].items():
+        for value in values:
+            everything, skipping = speeds[tuple({**base, axis: value}.values())].values()
+            speed = _spread(everything, 2), _spread(skipping, 2)
+            rows.append((AXIS_NAMES[axis], f"{value:,}", *speed, _ratio(skipping, everything)))
+    return _table(
+        ("what changes", "to", *(f"images/s, {setting}" for setting in settings), "ratio"),
+        rows,
+        f"{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, in "
+        f"{result['dtype']}; the others stay at {', '.join(f'{base[axis]} {AXIS_NAMES[axis]}' for axis in base)}.",
+    )
+
+
+def memory(result: Result) -> str:
+    """What a running sequence holds."""
+    return _table(
+        ("setting", "tokens read", "tokens cached", "keys and values", "pages held, per sequence", "process grew by"),
+        (_memory_row(setting, result["requests"]) for setting in result["settings"]),
+        f"{_where(result)} {result['requests']} requests at once, {result['new_tokens']} new tokens each, in a process "
+        "that had answered nothing before. Keys and values are counted from the plan, after the prompt; pages held and "
+        "the growth of the process, with its activations, are what was measured at their most.",
+    )
+
+
+def absent_peers(result: Result) -> str:
+    """Who did not run, and why, in a line."""
+    missing = [f"{engine['name']} ({engine['absent']})" for engine in _absent(result)]
+    return f"absent: {', '.join(missing)}" if missing else "every peer ran"
+
+
+def _skipping_row(setting: Result, baseline: Result, images: int) -> tuple[str, ...]:
+    is_baseline = setting is baseline
+    return (
+        "all tokens" if is_baseline else f"skipping, `{setting['skip']}`",
+        _spread(setting["images_per_second"], 1),
+        _spread(setting["prefill_seconds"], 2),
+        _spread(setting["decode_seconds"], 2),
+        f"{setting['prefill_flops'] / 1e9:.1f} G ({setting['prefill_flops'] / baseline['prefill_flops']:.0%})",
+        f"{setting['kv_bytes'] / images / 2**10:.0f} KiB",
+        f"{setting['shapes_right'] / images:.1%}",
+        "–" if is_baseline else f"{setting['same_answer_as_all_tokens']} of {images}",
+    )
+
+
+def _limits_row(run: Result, images: int, matmul: float, copy: float) -> tuple[str, ...]:
+    work, speed = run["work"], run["images_per_second"]["median"]
+    cells = []
+    for kind in ("stock_flops", "executed_flops"):
+        flops = sum(work[kind][part] for part in PARTS)
+        cells += [f"{flops / 1e9:.1f} GFLOP", f"{matmul / flops:.2f}", f"{speed * flops / matmul:.0%}"]
+    prefill = images * work["executed_flops"]["prefill"] / run["stage_seconds"]["prefill"]["median"]
+    decode = run["decode_bytes"] / run["stage_seconds"]["decode"]["median"]
+    return (run["name"], *cells, f"{prefill / matmul:.0%}", f"{decode / copy:.0%}")
+
+
+def _memory_row(setting: Result, requests: int) -> tuple[str, ...]:
+    per_token = setting["work"]["cached_bytes"] / setting["cached_tokens"]
+    return (
+        setting["skip"],
+        str(setting["prompt_tokens"]),
+        str(setting["cached_tokens"]),
+        _mebibytes(setting["work"]["cached_bytes"]),
+        _mebibytes(setting["held_tokens"] * per_token / requests),
+        _mebibytes(setting["grown_bytes"]),
+    )
+
+
+def _absent(result: Result) -> list[Result]:
+    return [engine for engine in result["engines"] if engine["absent"] is not None]
+
+
+def _layouts(result: Result) -> str:
+    ran = [engine for engine in result["engines"] if engine["absent"] is None]
+    each = "; ".join(f"{engine['name']}, {engine['layout']}, {engine['threads']} threads each" for engine in ran)
+    return f"In the best layout of each, by a trial in the same run: {each}."
+
+
+def _where(result: Result) -> str:
+    machine, versions = result["machine"], result["versions"]
+    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    commit = (result["commit"] or "none")[:10] + (" with changes" if result["uncommitted_changes"] else "")
+    return (
+        f"Measured by `{result['command']}` at commit {commit} on {where}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}."
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """Left-aligned names, right-aligned figures, and the circumstances below."""
+    lines = [" | ".join(cells) for cells in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)]
+    return "\n".join([*(f"| {line} |" for line in lines), "", f"*{caption}*"])
+
+
+def _spread(value: dict[str, float], digits: int) -> str:
+    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f}–{value['max']:.{digits}f})"
+
+
+def _ratio(value: dict[str, float], to: dict[str, float] | None) -> str:
+    return "absent" if to is None else f"{value['median'] / to['median']:.2f}"
+
+
+def _change(value: dict[str, float], to: dict[str, float]) -> str:
+    return "–" if value is to else f"{value['median'] / to['median'] - 1:+.0%}"
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / 2**20:.1f} MiB"
