@@ -115,9 +115,9 @@ class Ours:
 
     def run(self) -> list[tuple[int, ...]]:
         """Answer every image."""
-        before = dict(self.engine.stage_seconds)
+        before = self.engine.stats().stage_seconds
         self.answers = self.engine.answer(self.requests)
-        self.stages.append({stage: after - before[stage] for stage, after in self.engine.stage_seconds.items()})
+        self.stages.append({stage: after - before[stage] for stage, after in self.engine.stats().stage_seconds.items()})
         return [answer.output_ids for answer in self.answers]
 
     def facts(self) -> dict[str, Any]:

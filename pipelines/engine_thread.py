@@ -14,10 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-from skipvision.engine import Answer, Engine, Request
+from skipvision.engine import Answer, Engine, EngineCounts, EngineStats, Request
 from skipvision.errors import EngineDeadError, InputError
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWork:
+    """What engines did in some time."""
+
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By stage of the metrics catalogue; none where nothing was done."""
+    counts: EngineCounts = field(default_factory=EngineCounts)
+
+    def __add__(self, other: EngineWork) -> EngineWork:
+        stages = sorted(self.stage_seconds.keys() | other.stage_seconds.keys())
+        seconds = {s: self.stage_seconds.get(s, 0.0) + other.stage_seconds.get(s, 0.0) for s in stages}
+        return EngineWork(seconds, self.counts + other.counts)
 
 
 @dataclass(slots=True)
@@ -48,8 +62,8 @@ class EngineThread:
         self._reload = reload
         self._calls: Queue[_Call] = Queue()
         self._waiting: dict[str, _Call] = {}
-        self._seconds: dict[str, float] = {}
-        self._seconds_lock = threading.Lock()
+        self._work = EngineWork()
+        self._work_lock = threading.Lock()
         threading.Thread(target=self._drive, name="engine", daemon=True).start()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | InputError]:
@@ -68,10 +82,10 @@ class EngineThread:
             raise EngineDeadError(f"the engine failed: {_told(call.failure)}") from call.failure
         return [call.outcomes[request.request_id] for request in requests]
 
-    def take_stage_seconds(self) -> dict[str, float]:
-        """Seconds the engine spent in each of its stages since they were last taken."""
-        with self._seconds_lock:
-            taken, self._seconds = self._seconds, {}
+    def take_work(self) -> EngineWork:
+        """What the engine has done since this was last taken."""
+        with self._work_lock:
+            taken, self._work = self._work, EngineWork()
         return taken
 
     def _drive(self) -> None:
@@ -84,9 +98,9 @@ class EngineThread:
     def _serve_one_step(self) -> None:
         self._let_in()
         assert self._engine is not None
-        before = self._engine.stage_seconds
+        before = self._engine.stats()
         deltas = self._engine.step()
-        self._note_seconds(before, self._engine.stage_seconds)
+        self._note_work(before, self._engine.stats())
         for delta in deltas:
             if delta.answer is not None:
                 outcome = delta.answer.error or delta.answer
@@ -108,10 +122,10 @@ class EngineThread:
                 except InputError as error:
                     self._waiting.pop(request.request_id).put(request.request_id, error)
 
-    def _note_seconds(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:
-        with self._seconds_lock:
-            for stage, seconds in after.items():
-                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds - before.get(stage, 0.0)
+    def _note_work(self, before: EngineStats, after: EngineStats) -> None:
+        seconds = {stage: after.stage_seconds[stage] - spent for stage, spent in before.stage_seconds.items()}
+        with self._work_lock:
+            self._work += EngineWork(seconds, after - before)
 
     def _fail(self, failure: BaseException) -> None:
         """Tell every caller, and drop the engine."""

@@ -19,7 +19,8 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines.cluster import Cluster
-from pipelines.inference import ROW_SECONDS, STATISTICS, Inference, InferenceWorker
+from pipelines.inference import STATISTICS, Inference, InferenceWorker
+from pipelines.observed import Observations
 from pipelines.prepare import SHARD, Preparation, prepare_shard
 from pipelines.statistics import ShardStatistics
 from skipvision.errors import EngineDeadError
@@ -37,11 +38,11 @@ def stream(
     preparation: Preparation,
     inference: Inference,
     on: Cluster,
-) -> Iterator[tuple[ShardStatistics, list[float]]]:
+) -> Iterator[tuple[ShardStatistics, Observations]]:
     """Work through `shards`, in any order.
 
     Yields:
-        For each shard, once it is committed: its numbers, and the seconds of each of its answered rows.
+        For each shard, once it is committed: its numbers, and what was observed of its answered rows.
 
     Raises:
         EngineDeadError: a shard failed as often as may be. What is committed stays.
@@ -52,7 +53,7 @@ def stream(
             for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 assert isinstance(block, pa.Table)
                 for row in block.to_pylist():
-                    yield ShardStatistics.from_json(row[STATISTICS]), row[ROW_SECONDS]
+                    yield ShardStatistics.from_json(row.pop(STATISTICS)), row
         except RayError as error:
             raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypedDict, Unpack
@@ -27,6 +27,7 @@ from skipvision.engine.outbox import Outbox
 from skipvision.engine.request import MOST_ANSWERS, Answer, Delta, Request
 from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
+from skipvision.engine.stats import EngineStats, Meter
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
@@ -98,6 +99,7 @@ class Engine:
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
         self._vision_cache = VisionCache(vision_cache_bytes)
         self._runner = ModelRunner(family, self._cache, self._vision_cache)
+        self._meter = Meter(self._scheduler, self._pool, self._runner, self._vision_cache, max_running=max_running)
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()
@@ -153,7 +155,8 @@ class Engine:
             step = self._scheduler.next_step()
             if step.readings:
                 _note_start(step)
-                logits = self._runner.run(step)
+                with self._meter.step(step):
+                    logits = self._runner.run(step)
                 if copies := self._scheduler.settle(step):
                     self._cache.copy_pages(copies)
                 choices = self._choose(step.speakers, logits)
@@ -187,6 +190,7 @@ class Engine:
         """
         for answer in self._unfinished.pop(request_id, ()):
             self._scheduler.remove(answer.live_id)
+            self._meter.finished["cancelled"] += 1
             self._outbox.put(answer.cancelled())
 
     def close(self) -> None:
@@ -209,25 +213,9 @@ class Engine:
         """Tokens whose keys and values can be held."""
         return self._pool.capacity_tokens
 
-    @property
-    def free_cache_tokens(self) -> int:
-        """How many of them no running request holds."""
-        return self._pool.free_tokens
-
-    @property
-    def preemptions(self) -> int:
-        """How often a request gave its pages to an older one, and read its prompt and its output again later."""
-        return self._scheduler.preemptions
-
-    @property
-    def shared_prompt_tokens(self) -> int:
-        """Prompt tokens that nobody had to read, because a neighbour asked about the same images."""
-        return self._scheduler.shared_tokens
-
-    @property
-    def stage_seconds(self) -> Mapping[str, float]:
-        """Seconds spent since the start in `encode`, `merge`, `prefill`, `decode` and `sample`."""
-        return dict(self._runner.stage_seconds)
+    def stats(self) -> EngineStats:
+        """What it is doing now, and what it has done so far."""
+        return self._meter.stats()
 
     def _limits(self, max_step_tokens: int, max_running: int) -> Limits:
         return Limits(
@@ -271,6 +259,7 @@ class Engine:
         ]
         for request, delta in zip(speakers, deltas, strict=True):
             if delta.answer is not None:
+                self._meter.finished[delta.answer.finish_reason] += 1
                 self._finish(request)
         return deltas
 

@@ -46,10 +46,10 @@ class ModelRunner:
         seeing = [reading.request for reading in step.chunks if reading.start == 0 and reading.request.images]
         if not seeing:
             return
-        read, _ = self.images.read([image for request in seeing for image in request.images])
-        tokens = iter(read)
+        read = iter(self.images.read([image for request in seeing for image in request.images]))
         for request in seeing:
-            request.visual = torch.cat([next(tokens) for _ in request.images])
+            tokens, encoded = zip(*(next(read) for _ in request.images), strict=True)
+            request.visual, request.images_encoded = torch.cat(tokens), sum(encoded)
 
     def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))
