@@ -2,7 +2,8 @@
 
 One Ray actor holds one engine. Several shards are in flight in it, each in a thread that waits for its answers and
 then commits them, so that neither the end of a shard nor the storage ever lets the engine run empty. A row that is
-wrong ends as a coded error; an engine that fails raises, for Ray to try the shard again.
+wrong ends as a coded error; an engine that fails takes its process along, for Ray to replace it and try its shards
+again.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class InferenceWorker:
         engine = inference.load_engine()
         self._inference = inference
         self._account = Account(engine.family.shape, engine.family.dtype.itemsize)
-        self._engine = EngineThread(engine, reload=inference.load_engine)
+        self._engine = EngineThread(engine)
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         """Answer and commit one shard; its statistics, and what was observed of its rows, as a table of one row."""

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines.cluster import Cluster
@@ -102,8 +102,6 @@ def _context(rows_per_shard: int) -> DataContext:
     context.execution_options.preserve_order = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True
-    context.retried_map_errors = ["EngineDeadError", "the engine failed"]
-    context.max_map_retries = RETRIES - 1
     # A shard of long answers on a slow machine is no hang.
     context.execution_no_progress_timeout_s = max(1800.0, 120.0 * rows_per_shard)
     return context
@@ -123,6 +121,8 @@ def _ray_data_quiet() -> Iterator[None]:
 
 def _cause(error: BaseException) -> str:
     """What was raised first, in the task itself, without what Ray says about it."""
+    if isinstance(error, RayActorError):
+        return "the engine's process ended again and again; the log of its Ray worker says why"
     inner = getattr(error, "cause", None) or error.__cause__
     if isinstance(inner, BaseException) and inner is not error:
         return _cause(inner)

@@ -1,4 +1,4 @@
-"""The engine worker: callers share one engine, a wrong row fails alone, a broken engine fails the shard."""
+"""The engine worker: callers share one engine, a wrong row fails alone, and shards are committed with their numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipelines.statistics import ShardStatistics, add_up
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Answer, Engine, Request, Sampling
-from skipvision.errors import ConfigError, EngineDeadError, InputError
+from skipvision.errors import ConfigError, InputError
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
 from skipvision.metrics import Registry
 from tests.broken_images import write_good
@@ -56,7 +56,7 @@ def texts(outcomes: list[Answer | InputError]) -> list[str]:
 
 def test_callers_that_share_an_engine_get_what_they_would_alone(load, requests):
     alone = [answer.text for answer in load().answer([replace(r, request_id=f"{i}") for i, r in enumerate(requests)])]
-    thread = EngineThread(load(), reload=load)
+    thread = EngineThread(load())
     with ThreadPoolExecutor(3) as callers:
         together = list(callers.map(thread.answer, (requests[0:4], requests[4:8], requests[8:12])))
     assert [text for outcomes in together for text in texts(outcomes)] == alone
@@ -69,7 +69,7 @@ def test_callers_that_share_an_engine_get_what_they_would_alone(load, requests):
 
 def test_a_wrong_request_fails_alone(load, requests):
     wrong = Request(prompt="what " * 600, images=requests[0].images)
-    outcomes = EngineThread(load(), reload=load).answer([requests[0], wrong, requests[1]])
+    outcomes = EngineThread(load()).answer([requests[0], wrong, requests[1]])
     assert [getattr(outcome, "code", "answered") for outcome in outcomes] == ["answered", "prompt_too_long", "answered"]
 
 
@@ -78,7 +78,7 @@ def test_a_request_that_turns_out_to_be_wrong_is_an_error_and_the_others_are_ans
         return logits if len(output_ids) < 2 else None
 
     failing = replace(requests[1], logits_hook=gives_up)
-    outcomes = EngineThread(load(), reload=load).answer([requests[0], failing, requests[2]])
+    outcomes = EngineThread(load()).answer([requests[0], failing, requests[2]])
     assert [getattr(outcome, "code", "answered") for outcome in outcomes] == [
         "answered",
         "logits_hook_failed",
@@ -87,20 +87,7 @@ def test_a_request_that_turns_out_to_be_wrong_is_an_error_and_the_others_are_ans
 
 
 def test_nobody_asks_nothing(load):
-    assert EngineThread(load(), reload=load).answer([]) == []
-
-
-def test_a_broken_engine_fails_every_caller_and_the_next_finds_a_new_one(load, requests, monkeypatch):
-    broken = load()
-
-    def break_down(*_: object) -> None:
-        raise RuntimeError("out of luck")
-
-    monkeypatch.setattr(broken._runner, "run", break_down)
-    thread = EngineThread(broken, reload=load)
-    with pytest.raises(EngineDeadError, match="out of luck"):
-        thread.answer(requests[:2])
-    assert len(texts(thread.answer(requests[2:4]))) == 2
+    assert EngineThread(load()).answer([]) == []
 
 
 @pytest.fixture
