@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypedDict, Unpack
@@ -31,6 +31,7 @@ from skipvision.engine.stats import EngineStats, Meter
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
+from skipvision.families.adapters import AdapterSet, load_adapter
 from skipvision.families.family import Family
 from skipvision.method.plan import SkipConfig
 
@@ -43,6 +44,7 @@ class EngineLimits(TypedDict, total=False):
     cache_tokens: int | None
     max_waiting: int | None
     vision_cache_bytes: int
+    adapters: Mapping[str, str | Path] | None
 
 
 class Engine:
@@ -59,9 +61,10 @@ class Engine:
         max_waiting: requests that may wait. None: any number.
         vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
             nothing is kept.
+        adapters: LoRA adapters that requests may name, each a folder as peft saves it.
 
     Raises:
-        ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
+        ConfigError: a limit is out of range, or `skip` or an adapter does not fit the checkpoint.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Engine:
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
         vision_cache_bytes: int = 256 * 2**20,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
         for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
             if limit < 1:
@@ -83,6 +87,8 @@ class Engine:
         if vision_cache_bytes < 0:
             raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
         self.family, self.skip = family, skip or SkipConfig()
+        loaded = {name: load_adapter(name, folder) for name, folder in (adapters or {}).items()}
+        self._adapters = AdapterSet(family.layers, loaded)
         self._pool = PagePool(
             choose_num_pages(
                 family.shape,
@@ -92,13 +98,14 @@ class Engine:
                 useful_tokens=max_running * family.context_tokens,
             )
         )
-        self._intake = Intake(family, self.skip, self._limits(max_step_tokens, max_running))
+        limits = self._limits(max_step_tokens, max_running)
+        self._intake = Intake(family, self.skip, limits, self._adapters.names)
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
         self._vision_cache = VisionCache(vision_cache_bytes)
-        self._runner = ModelRunner(family, self._cache, self._vision_cache)
+        self._runner = ModelRunner(family, self._cache, self._vision_cache, self._adapters)
         self._meter = Meter(self._scheduler, self._pool, self._runner, self._vision_cache, max_running=max_running)
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False

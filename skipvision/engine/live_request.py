@@ -35,6 +35,7 @@ class Trunk:
     images: tuple[bytes, ...]
     """A digest of each image's pixels."""
     skip: SkipConfig
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    adapter: str | None = None
     index: int = 0
     """Which of the answers to its request it is."""
     num_answers: int = 1

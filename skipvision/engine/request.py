@@ -89,6 +89,8 @@ class Request:
     sampling: Sampling = Sampling()
     skip: SkipConfig | None = None
     """How much visual work to leave out of this request. None: what the engine was given."""
+    adapter: str | None = None
+    """A LoRA adapter of the engine, by its name. None: the model as it is."""
     n: int = 1
     """Answers to give, from one reading of the prompt. The first is what a single one would be; the answer at `index`
     is what a request with the seed `answer_seed(seed, index)` would get."""
