@@ -93,11 +93,11 @@ def compare(engines: dict[str, Engine], requests: list[Request], drawn: list[Sce
 
 def one_turn(engine: Engine, requests: list[Request]) -> tuple[dict[str, float], list[Answer]]:
     """Answer all requests once: seconds in all and by stage, and the answers."""
-    before = dict(engine.stage_seconds)
+    before = engine.stats().stage_seconds
     started = perf_counter()
     answers = engine.answer(requests)
     seconds = perf_counter() - started
-    stages = {f"{stage}_seconds": after - before[stage] for stage, after in engine.stage_seconds.items()}
+    stages = {f"{stage}_seconds": after - before[stage] for stage, after in engine.stats().stage_seconds.items()}
     return {"images_per_second": len(requests) / seconds, "seconds": seconds, **stages}, answers
 
 

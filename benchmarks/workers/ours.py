@@ -38,12 +38,12 @@ class Ours:
     def answer_all(self, *, work: dict[str, Any], skip: str) -> dict[str, Any]:
         """Answer everything at once, from decoded images to tokens."""
         pictures = Work(**work).pictures()
-        before, started = dict(self.engine.stage_seconds), perf_counter()
+        before, started = dict(self.engine.stats().stage_seconds), perf_counter()
         requests = self._requests(Work(**work), skip, pictures)
         prepared = perf_counter()
         answers = self.engine.answer(requests)
         ended = perf_counter()
-        after = self.engine.stage_seconds
+        after = self.engine.stats().stage_seconds
         return {
             "seconds": ended - started,
             "stage_seconds": {"preprocess": prepared - started, **{name: after[name] - before[name] for name in after}},

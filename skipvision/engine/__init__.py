@@ -9,11 +9,14 @@ from skipvision.engine.logits_hook import ForkableHook, LogitsHook
 from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Answer, Delta, FinishReason, Request, Sampling
 from skipvision.engine.sampling import answer_seed
+from skipvision.engine.stats import EngineCounts, EngineStats
 
 __all__ = [
     "Answer",
     "Delta",
     "Engine",
+    "EngineCounts",
+    "EngineStats",
     "FinishReason",
     "ForkableHook",
     "LogitsHook",

@@ -28,9 +28,11 @@ from skipvision.engine.pages import PagePool
 from skipvision.engine.request import MOST_ANSWERS, Answer, Delta, Request
 from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
+from skipvision.engine.stats import EngineStats, Meter
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
+from skipvision.families.adapters import AdapterSet, load_adapter
 from skipvision.families.family import Family
 from skipvision.method.plan import SkipConfig
 
@@ -43,6 +45,7 @@ class EngineLimits(TypedDict, total=False):
     cache_tokens: int | None
     max_waiting: int | None
     vision_cache_bytes: int
+    adapters: Mapping[str, str | Path] | None
 
 
 class Engine:
@@ -59,9 +62,10 @@ class Engine:
         max_waiting: requests that may wait. None: any number.
         vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
             nothing is kept.
+        adapters: LoRA adapters that requests may name, each a folder as peft saves it.
 
     Raises:
-        ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
+        ConfigError: a limit is out of range, or `skip` or an adapter does not fit the checkpoint.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Engine:
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
         vision_cache_bytes: int = 256 * 2**20,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
         for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
             if limit < 1:
@@ -83,6 +88,8 @@ class Engine:
         if vision_cache_bytes < 0:
             raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
         self.family, self.skip = family, skip or SkipConfig()
+        loaded = {name: load_adapter(name, folder) for name, folder in (adapters or {}).items()}
+        self._adapters = AdapterSet(family.layers, loaded)
         self._pool = PagePool(
             choose_num_pages(
                 family.shape,
@@ -92,13 +99,15 @@ class Engine:
                 useful_tokens=max_running * family.context_tokens,
             )
         )
-        self._intake = Intake(family, self.skip, self._limits(max_step_tokens, max_running))
+        limits = self._limits(max_step_tokens, max_running)
+        self._intake = Intake(family, self.skip, limits, self._adapters.names)
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
         self._vision_cache = VisionCache(vision_cache_bytes)
-        self._runner = ModelRunner(family, self._cache, self._vision_cache)
+        self._runner = ModelRunner(family, self._cache, self._vision_cache, self._adapters)
+        self._meter = Meter(self._scheduler, self._pool, self._runner, self._vision_cache, max_running=max_running)
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()
@@ -154,7 +163,8 @@ class Engine:
             step = self._scheduler.next_step()
             if step.readings:
                 _note_start(step)
-                logits = self._runner.run(step)
+                with self._meter.step(step):
+                    logits = self._runner.run(step)
                 if copies := self._scheduler.settle(step):
                     self._cache.copy_pages(copies)
                 choices = self._choose(step.speakers, logits)
@@ -188,6 +198,7 @@ class Engine:
         """
         for answer in self._unfinished.pop(request_id, ()):
             self._scheduler.remove(answer.live_id)
+            self._meter.finished["cancelled"] += 1
             self._outbox.put(answer.cancelled())
 
     def close(self) -> None:
@@ -210,25 +221,9 @@ class Engine:
         """Tokens whose keys and values can be held."""
         return self._pool.capacity_tokens
 
-    @property
-    def free_cache_tokens(self) -> int:
-        """How many of them no running request holds."""
-        return self._pool.free_tokens
-
-    @property
-    def preemptions(self) -> int:
-        """How often a request gave its pages to an older one, and read its prompt and its output again later."""
-        return self._scheduler.preemptions
-
-    @property
-    def shared_prompt_tokens(self) -> int:
-        """Prompt tokens that nobody had to read, because a neighbour asked about the same images."""
-        return self._scheduler.shared_tokens
-
-    @property
-    def stage_seconds(self) -> Mapping[str, float]:
-        """Seconds spent since the start in `encode`, `merge`, `prefill`, `decode` and `sample`."""
-        return dict(self._runner.stage_seconds)
+    def stats(self) -> EngineStats:
+        """What it is doing now, and what it has done so far."""
+        return self._meter.stats()
 
     def _limits(self, max_step_tokens: int, max_running: int) -> Limits:
         return Limits(
@@ -272,6 +267,7 @@ class Engine:
         ]
         for request, delta in zip(speakers, deltas, strict=True):
             if delta.answer is not None:
+                self._meter.finished[delta.answer.finish_reason] += 1
                 self._finish(request)
         return deltas
 

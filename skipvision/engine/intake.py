@@ -41,8 +41,8 @@ class Limits:
 class Intake:
     """The door of one engine."""
 
-    def __init__(self, family: Family, skip: SkipConfig, limits: Limits) -> None:
-        self._family, self._skip, self._limits = family, skip, limits
+    def __init__(self, family: Family, skip: SkipConfig, limits: Limits, adapters: Sequence[str] = ()) -> None:
+        self._family, self._skip, self._limits, self._adapters = family, skip, limits, adapters
         self._check_own_skip()
 
     def accept(self, request: Request) -> list[LiveRequest]:
@@ -56,6 +56,7 @@ class Intake:
         added_at = time.perf_counter()
         _check_prompt(request.prompt)
         _check_priority(request.priority)
+        self._check_adapter(request.adapter)
         self._check_answers(request.n)
         hooks = _fork(request.logits_hook, request.n)
         for image in request.images:
@@ -67,7 +68,7 @@ class Intake:
         if prompt.image_offsets and prompt.image_offsets[-1] == len(prompt.text_ids):
             raise InputError("the chat template ends with an image; nothing would be asked about it")
         pictures = tuple(Picture(image, digest_of(image), skip) for image in request.images)
-        trunk = _trunk(prompt, plan, skip, pictures, answers=request.n)
+        trunk = _trunk(prompt, plan, skip, pictures, request)
         return [
             LiveRequest(
                 request_id=request.request_id,
@@ -78,6 +79,7 @@ class Intake:
                 images=pictures,
                 text=AnswerText(self._family.detokenize, request.sampling.stop),
                 added_at=added_at,
+                adapter=request.adapter,
                 index=index,
                 num_answers=request.n,
                 logits_hook=hook,
@@ -86,6 +88,11 @@ class Intake:
             )
             for index, hook in enumerate(hooks)
         ]
+
+    def _check_adapter(self, adapter: object) -> None:
+        if adapter is not None and adapter not in self._adapters:
+            known = ", ".join(map(repr, self._adapters)) or "none"
+            raise InputError(f"the adapter {adapter!r} is unknown; this engine has {known}")
 
     def _check_answers(self, answers: object) -> None:
         most = self._limits.answers
@@ -137,22 +144,30 @@ class Intake:
 
 
 def _trunk(
-    prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, pictures: Sequence[Picture], *, answers: int
+    prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, pictures: Sequence[Picture], request: Request
 ) -> Trunk | None:
     """What others may share: up to the last image; of a prompt with several answers, all but its last token.
 
     The last token is read by each answer, which speaks after it.
     """
     offsets = prompt.image_offsets
-    if answers > 1:
+    if request.n > 1:
         tokens, text_tokens = plan.prompt_tokens - 1, len(prompt.text_ids) - 1
     elif offsets:
         tokens, text_tokens = plan.image_starts(offsets)[-1] + plan.images[-1].lm_tokens, offsets[-1]
     else:
         return None
     digests = tuple(picture.digest for picture in pictures)
-    text_ids = prompt.text_ids[:text_tokens]
-    return Trunk(tokens=tokens, text_ids=text_ids, image_offsets=offsets, images=digests, skip=skip) if tokens else None
+    if not tokens:
+        return None
+    return Trunk(
+        tokens=tokens,
+        text_ids=prompt.text_ids[:text_tokens],
+        image_offsets=offsets,
+        images=digests,
+        skip=skip,
+        adapter=request.adapter,
+    )
 
 
 def _fork(hook: object, answers: int) -> Sequence[LogitsHook | None]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -34,6 +35,7 @@ class Trunk:
     images: tuple[bytes, ...]
     """A digest of each image's pixels."""
     skip: SkipConfig
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class LiveRequest:
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    adapter: str | None = None
     index: int = 0
     """Which of the answers to its request it is."""
     num_answers: int = 1
@@ -118,7 +121,14 @@ class LiveRequest:
     """When its prompt was first begun."""
     trunk: Trunk | None = None
     """What begins its prompt, and may begin others. None: nothing that is worth sharing."""
-    first_token_at: float | None = None
+    spoke_at: list[float] = field(default_factory=list)
+    """When each output token was chosen."""
+    images_encoded: int = 0
+    """How many of its images were not at hand when its prompt was last begun."""
+    encode_seconds: float = 0.0
+    """Its share of the steps that it was read in, so far."""
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Of each output token, where its sampling asks."""
@@ -177,8 +187,7 @@ class LiveRequest:
         self.output_ids.append(token)
         if logprobs is not None:
             self.logprobs.append(logprobs)
-        if self.first_token_at is None:
-            self.first_token_at = time.perf_counter()
+        self.spoke_at.append(time.perf_counter())
         ended = token in end_tokens and not self.sampling.ignore_eos
         new_text = "" if ended else self.text.push(token)
         reason = self._finish_reason(ended)
@@ -222,7 +231,11 @@ class LiveRequest:
             logprobs=tuple(self.logprobs) if self.sampling.logprobs is not None else None,
             plan=self.plan,
             queue_seconds=(self.read_at or now) - self.added_at,
-            first_token_seconds=(self.first_token_at or now) - self.added_at,
+            encode_seconds=self.encode_seconds,
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            first_token_seconds=(self.spoke_at[0] if self.spoke_at else now) - self.added_at,
+            gap_seconds=tuple(after - before for before, after in pairwise(self.spoke_at)),
             seconds=now - self.added_at,
             error=error,
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.adapter_rows import find_adapter_rows
 from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
@@ -20,14 +21,18 @@ from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, p
 from skipvision.engine.scheduler import Step
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.engine.visual import ImageReader
+from skipvision.families.adapters import AdapterRows, AdapterSet
 from skipvision.families.family import Family
 
 
 class ModelRunner:
     """The model, the cache it writes, and a clock."""
 
-    def __init__(self, family: Family, cache: KvCache, vision_cache: VisionCache) -> None:
+    def __init__(
+        self, family: Family, cache: KvCache, vision_cache: VisionCache, adapters: AdapterSet | None = None
+    ) -> None:
         self._family, self._cache = family, cache
+        self._adapters = adapters or AdapterSet((), {})
         self.images = ImageReader(family, vision_cache, self.timing)
         self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
@@ -38,18 +43,22 @@ class ModelRunner:
         packed = pack(step, num_slots=self._cache.num_slots)
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
-        with self.timing(decode=share, prefill=1 - share):
+        with self.timing(decode=share, prefill=1 - share), self._adapters.applied(self._adapter_rows(step, packed)):
             return self._read(packed, visual)
+
+    def _adapter_rows(self, step: Step, packed: PackedStep) -> AdapterRows:
+        found = find_adapter_rows(step, packed)
+        return {kind: {name: self._to_device(rows) for name, rows in own.items()} for kind, own in found.items()}
 
     def _see(self, step: Step) -> None:
         """Encode the images of the prompts that begin with this step."""
         seeing = [reading.request for reading in step.chunks if reading.start == 0 and reading.request.images]
         if not seeing:
             return
-        read, _ = self.images.read([image for request in seeing for image in request.images])
-        tokens = iter(read)
+        read = iter(self.images.read([image for request in seeing for image in request.images]))
         for request in seeing:
-            request.visual = torch.cat([next(tokens) for _ in request.images])
+            tokens, encoded = zip(*(next(read) for _ in request.images), strict=True)
+            request.visual, request.images_encoded = torch.cat(tokens), sum(encoded)
 
     def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))

@@ -89,6 +89,8 @@ class Request:
     sampling: Sampling = Sampling()
     skip: SkipConfig | None = None
     """How much visual work to leave out of this request. None: what the engine was given."""
+    adapter: str | None = None
+    """A LoRA adapter of the engine, by its name. None: the model as it is."""
     n: int = 1
     """Answers to give, from one reading of the prompt. The first is what a single one would be; the answer at `index`
     is what a request with the seed `answer_seed(seed, index)` would get."""
@@ -116,8 +118,16 @@ class Answer:
     """The prompt's tokens by fate."""
     queue_seconds: float
     """From `Engine.add` to the step that began to read the prompt."""
+    encode_seconds: float
+    """Of the vision side's passes, by the images that each encoded: its own. 0 when all were at hand."""
+    prefill_seconds: float
+    """Of the decoder's passes, by the rows that each read: its prompt's, and its output's if it read that again."""
+    decode_seconds: float
+    """Of the decoder's passes, by the rows that each read: its newest tokens'."""
     first_token_seconds: float
     """From `Engine.add` to the first token. The same as `seconds` if there was none."""
+    gap_seconds: tuple[float, ...]
+    """From each token to the next."""
     seconds: float
     """From `Engine.add` to the end of the answer."""
     error: InputError | None = None

@@ -72,6 +72,14 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
 
+    @property
+    def num_waiting(self) -> int:
+        return len(self._line)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
     def request_ids(self) -> tuple[LiveId, ...]:
         """Everyone who is here: the running first, then the line, each by their turn."""
         return tuple(request.live_id for request in (*self._by_turn(), *self._line))

@@ -48,8 +48,8 @@ class ImageReader:
         """Pictures whose tokens were at hand: kept from before, or made for another picture of the same step."""
         self.misses = 0
 
-    def read(self, pictures: Sequence[Picture]) -> tuple[list[Tensor], list[bool]]:
-        """The tokens of each picture as the decoder reads them, (lm_tokens, hidden), and whether they were made for it.
+    def read(self, pictures: Sequence[Picture]) -> list[tuple[Tensor, bool]]:
+        """The tokens of each picture as the decoder reads them, (lm_tokens, hidden), and whether it was encoded now.
 
         Sizes and settings may differ.
         """
@@ -67,9 +67,7 @@ class ImageReader:
         self.misses += len(made)
         self.hits += len(pictures) - len(made)
         tokens |= made
-        return [tokens[picture.key] for picture in pictures], [
-            missing.get(picture.key) == place for place, picture in enumerate(pictures)
-        ]
+        return [(tokens[picture.key], missing.get(picture.key) == place) for place, picture in enumerate(pictures)]
 
     def _make(self, pictures: Sequence[Picture]) -> dict[VisionKey, Tensor]:
         """Encode each image once, and reduce its tokens as each picture of it wishes."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig
@@ -79,6 +79,8 @@ class Family(Protocol):
     carried_skip: SkipConfig
     """The setting that the checkpoint was fine-tuned with; `SkipConfig()` if none."""
     summary: SummaryPooling | None
+    layers: Sequence[nn.Module]
+    """The decoder's, in order: stock modules with `self_attn` and `mlp`, whose linear layers `read` calls by name."""
 
     def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
         """Put one user message through the checkpoint's chat template, images first.

@@ -77,6 +77,7 @@ class LlavaFamily:
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
         self.model: Any = load_weights(self.architecture, model, config, dtype).to(device).eval()
+        self.layers = self.model.model.language_model.layers
         self.eos_token_ids = _eos_token_ids(self.model, processor.tokenizer)
         summary = load_summary(model, self.shape.hidden)
         self.summary = summary.to(device, dtype) if summary is not None else None

@@ -170,7 +170,7 @@ def test_want_of_room_changes_no_token(family: Family, limits: dict[str, int]) -
     roomy, narrow = Engine(family, skip=CARRIED), Engine(family, skip=CARRIED, **limits)
     asked = mixed(roomy)
     assert outputs(narrow, asked) == outputs(roomy, asked)
-    assert narrow.free_cache_tokens == narrow.cache_tokens
+    assert narrow.stats().free_pages == narrow.stats().num_pages
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_step_tokens": 23}, {"max_running": 3}])
@@ -181,8 +181,8 @@ def test_giving_way_to_an_older_answer_changes_no_token(family: Family, limits: 
         for i, request in enumerate(mixed(roomy))
     ]
     assert outputs(narrow, asked) == outputs(roomy, asked)
-    assert narrow.free_cache_tokens == narrow.cache_tokens
-    assert narrow.preemptions > 2 > roomy.preemptions == 0
+    assert narrow.stats().free_pages == narrow.stats().num_pages
+    assert narrow.stats().preemptions > 2 > roomy.stats().preemptions == 0
 
 
 FORKS = {
@@ -214,8 +214,8 @@ def test_questions_about_one_image_share_its_reading_and_are_answered_as_if_alon
     encode = family.encode
     monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
     assert outputs(engine, asked) == alone
-    assert engine.free_cache_tokens == engine.cache_tokens
-    assert engine.shared_prompt_tokens > 0
+    assert engine.stats().free_pages == engine.stats().num_pages
+    assert engine.stats().shared_prompt_tokens > 0
     assert sum(passes) == 2, "each image once, alone or as a pair"
 
 
@@ -252,7 +252,7 @@ def test_those_who_share_an_image_go_on_when_one_of_them_is_cancelled(family: Fa
     for i, request in enumerate(asked):
         said = finished[request.request_id].output_ids
         assert said == (alone[i] if i != place else alone[i][: len(said)])
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
 
 
 def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_lose_no_token(family: Family) -> None:
@@ -296,9 +296,9 @@ def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_l
             said[delta.request_id] = delta.answer or said.get(delta.request_id)
         if rng.random() < 0.3 and cancelled:
             engine.cancel(str(cancelled.pop()))
-    assert (engine.free_cache_tokens, len(said)) == (engine.cache_tokens, 200)
-    assert engine.preemptions > 5
-    assert engine.shared_prompt_tokens > 0
+    assert (engine.stats().free_pages, len(said)) == (engine.stats().num_pages, 200)
+    assert engine.stats().preemptions > 5
+    assert engine.stats().shared_prompt_tokens > 0
     for whole in Engine(family, skip=CARRIED).answer(asked):
         answer = said[whole.request_id]
         if answer.finish_reason == "cancelled":

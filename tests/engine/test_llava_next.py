@@ -102,7 +102,7 @@ def test_want_of_room_changes_no_token(family: Family, limits: dict[str, int]) -
     if "cache_tokens" in limits:
         asked = asked[:15]  # with all tokens two images alone would not fit
     assert outputs(narrow, asked) == outputs(roomy, asked)
-    assert narrow.free_cache_tokens == narrow.cache_tokens
+    assert narrow.stats().free_pages == narrow.stats().num_pages
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_step_tokens": 13}], ids=str)
@@ -112,4 +112,4 @@ def test_questions_about_one_image_share_its_reading(family: Family, limits: dic
     sampling = Sampling(max_tokens=8, ignore_eos=True)
     asked = [Request(prompt=f"what {word}", images=(image,), sampling=sampling) for word in ("is", "colour", "shape")]
     assert outputs(engine, asked) == outputs(Engine(family, skip=SKIP, max_running=1), asked)
-    assert engine.shared_prompt_tokens > 0
+    assert engine.stats().shared_prompt_tokens > 0

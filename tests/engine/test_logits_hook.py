@@ -66,7 +66,7 @@ def test_each_token_is_asked_about_once_however_often_the_prompt_is_read(family:
     sampling = Sampling(max_tokens=60, ignore_eos=True)
     asked = [Request(prompt="what", images=(image,), sampling=sampling, logits_hook=hook) for hook in hooks]
     answers = engine.answer(asked)
-    assert engine.preemptions > 2
+    assert engine.stats().preemptions > 2
     for hook, answer in zip(hooks, answers, strict=True):
         assert answer.output_ids == SCRIPT * 5
         assert hook.heard == [answer.output_ids[:place] for place in range(60)]
@@ -105,7 +105,7 @@ def test_a_hook_that_fails_ends_its_own_request_and_no_other(family: Family, fai
     assert ended.error.code == "logits_hook_failed"
     with pytest.raises(InputError, match=f"the logits hook {says}"):
         raise ended.error
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
     assert before.error is after.error is None
 
 

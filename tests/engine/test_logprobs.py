@@ -69,7 +69,7 @@ def test_deltas_carry_what_the_answer_holds_through_preemption_and_parts(family:
     deltas = []
     while narrow.has_work:
         deltas += narrow.step()
-    assert narrow.preemptions > 0
+    assert narrow.stats().preemptions > 0
     answers = {delta.request_id: delta.answer for delta in deltas if delta.answer}
     for expected in roomy.answer(asked):
         answer: Answer = answers[expected.request_id]

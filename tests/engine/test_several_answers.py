@@ -60,7 +60,7 @@ def test_each_is_what_a_request_of_its_own_would_say(family: Family, limits: dic
     assert len(set(expected)) > 10, "most must differ"
     ids = [(request.request_id, index) for request in asked for index in range(request.n)]
     assert [(answer.request_id, answer.index) for answer in answers] == ids
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
 
 
 def test_a_prompt_is_read_and_its_images_are_encoded_once(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_prompt_is_read_and_its_images_are_encoded_once(family: Family, monkey
     monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
     answers = engine.answer([ask(engine, pictures=2, n=9)])
     assert passes == [2]
-    assert engine.shared_prompt_tokens == 8 * (answers[0].plan.prompt_tokens - 1)
+    assert engine.stats().shared_prompt_tokens == 8 * (answers[0].plan.prompt_tokens - 1)
 
 
 def test_pages_of_the_prompt_are_held_once(family: Family) -> None:
@@ -81,8 +81,8 @@ def test_pages_of_the_prompt_are_held_once(family: Family) -> None:
     engine.answer([request])
     tokens = len(family.tokenize(prompt, num_images=0).text_ids)
     assert tokens + 2 > 9 * 16
-    assert engine.shared_prompt_tokens == 15 * (tokens - 1)
-    assert engine.preemptions == 0
+    assert engine.stats().shared_prompt_tokens == 15 * (tokens - 1)
+    assert engine.stats().preemptions == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -126,7 +126,7 @@ def test_cancelling_cancels_all_that_are_left(family: Family, steps: int) -> Non
         *(("a", index, "cancelled") for index in range(5)),
         ("b", 0, "length"),
     }
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
 
 
 def test_leaving_a_stream_early_cancels_all_of_it(family: Family) -> None:
@@ -135,7 +135,7 @@ def test_leaving_a_stream_early_cancels_all_of_it(family: Family) -> None:
     for _ in range(7):
         next(stream)
     stream.close()
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
     assert not engine.has_work
 
 
@@ -196,7 +196,7 @@ def test_one_whose_hook_fails_ends_alone(family: Family) -> None:
     engine = Engine(family)
     answers = engine.answer([ask(engine, n=3, logits_hook=FailsOnce())])
     assert [answer.finish_reason for answer in answers] == ["length", "error", "length"]
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
 
 
 def test_a_hook_that_cannot_fork_serves_one_answer_only(family: Family) -> None:

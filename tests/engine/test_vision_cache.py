@@ -83,7 +83,7 @@ def test_who_gave_way_finds_its_images_again(family: Family, passes: list[int]) 
     engine = Engine(family, skip=CARRIED, cache_tokens=128)
     asked = [replace(ask(engine, seed), sampling=replace(GREEDY, max_tokens=50)) for seed in range(5)]
     engine.answer(asked)
-    assert engine.preemptions > 0
+    assert engine.stats().preemptions > 0
     assert sum(passes) == 5
 
 
