@@ -60,13 +60,9 @@ def compare(
         with Field() as field:
             for contestant in contestants:
                 field.start(contestant, dtype=dtype_name(dtype), trial=replace(work, requests=min(16, images)))
-            throughput = {"engines": field.report, **take_turns(field.rows(), work, rounds, device, dtype)}
-        with Field() as field:
-            for contestant in contestants:
-                alone = [layout for layout in contestant.layouts if layout.processes == 1]
-                quick = replace(contestant, layouts=alone)
-                field.start(quick, dtype=dtype_name(dtype), trial=replace(work, requests=1))
-            latency = {"engines": field.report, **one_at_a_time(field.rows(), work, rounds=rounds)}
+            throughput = {"engines": field.report(), **take_turns(field.rows(), work, rounds, device, dtype)}
+            field.go_alone(dtype=dtype_name(dtype), folder=folder)
+            latency = {"engines": field.report(), **one_at_a_time(field.rows(), work, rounds=rounds)}
     return {**common, "images": images, **throughput}, {**common, **latency}
 
 

@@ -48,8 +48,9 @@ class Field:
 
     def __init__(self) -> None:
         self.started: list[Started] = []
-        self.report: list[dict[str, Any]] = []
-        """For JSON: every contestant with its layout and trials, or with what kept it away."""
+        self._absent: dict[str, str] = {}
+        self._trials: dict[str, dict[str, Any]] = {}
+        """By contestant and layout: images per second, or why it failed."""
 
     def __enter__(self) -> Self:
         return self
@@ -61,24 +62,57 @@ class Field:
     def start(self, contestant: Contestant, *, dtype: str, trial: Work) -> None:
         """Start an engine in the layout that does the trial fastest; one that cannot run is reported as absent."""
         if not contestant.python.exists():
-            self.report.append({"name": contestant.name, "absent": contestant.how_to_get})
+            self._absent[contestant.name] = contestant.how_to_get
             return
-        best: Started | None = None
-        trials: dict[str, dict[str, Any]] = {}
+        best, best_rate = None, 0.0
+        trials = self._trials.setdefault(contestant.name, {})
         for layout in contestant.layouts:
             try:
                 challenger = start(contestant, layout, dtype=dtype, folder=trial.folder)
-                rate = _images_per_second(challenger, trial)
+                trials[layout.name] = rate = _images_per_second(challenger, trial)
             except WorkerFailedError as error:
-                trials[layout.name] = {"failed": str(error)}
+                trials[layout.name] = self._absent[contestant.name] = str(error)
                 continue
-            trials[layout.name] = {"images_per_second": rate}
-            if best is None or rate > trials[best.layout.name]["images_per_second"]:
-                best, challenger = challenger, best
+            if rate > best_rate:
+                best, best_rate, challenger = challenger, rate, best
             if challenger is not None:
                 challenger.close()
-        self.report.append({"name": contestant.name, **_report(best, trials), "trials": trials})
-        self.started += [best] if best is not None else []
+        if best is not None:
+            self._absent.pop(contestant.name, None)
+            self.started.append(best)
+
+    def go_alone(self, *, dtype: str, folder: str) -> None:
+        """Let engines of several processes, of which only one would answer a lone request, go on as one.
+
+        In the layout that was the fastest of those.
+        """
+        for place, engine in enumerate(self.started):
+            trials = self._trials[engine.contestant.name]
+            alone = [
+                layout
+                for layout in engine.contestant.layouts
+                if layout.processes == 1 and isinstance(trials[layout.name], float)
+            ]
+            if engine.layout.processes > 1 and alone:
+                engine.close()
+                fastest = max(alone, key=lambda layout: trials[layout.name])
+                self.started[place] = start(engine.contestant, fastest, dtype=dtype, folder=folder)
+
+    def report(self) -> list[dict[str, Any]]:
+        """For JSON: every contestant with its layout and what the trials said, or with what kept it away."""
+        ran = [
+            {
+                "name": each.contestant.name,
+                "absent": None,
+                "layout": each.layout.name,
+                "processes": each.layout.processes,
+                "environment": dict(each.layout.environment),
+                **each.facts,
+                "trials": self._trials[each.contestant.name],
+            }
+            for each in self.started
+        ]
+        return [*ran, *({"name": name, "absent": reason} for name, reason in self._absent.items())]
 
     def rows(self) -> list[tuple[str, Started]]:
         """Every setting of every engine that runs."""
@@ -125,11 +159,3 @@ def _together(replies: list[dict[str, Any]]) -> dict[str, Any]:
             stage: mean(reply["stage_seconds"][stage] for reply in replies) for stage in merged["stage_seconds"]
         }
     return merged
-
-
-def _report(best: Started | None, trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """How an engine runs; or the reason of its last layout, when it failed in each."""
-    if best is None:
-        return {"absent": [trial["failed"] for trial in trials.values()][-1]}
-    layout = {"layout": best.layout.name, "processes": best.layout.processes}
-    return {"absent": None, **layout, "environment": dict(best.layout.environment), **best.facts}

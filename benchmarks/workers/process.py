@@ -24,7 +24,8 @@ class WorkerFailedError(RuntimeError):
 class WorkerProcess:
     """One engine in a process group of its own, which is stopped whenever it has nothing to do.
 
-    An engine's threads may wait by spinning; stopped, they take no core from the one that is being measured.
+    An engine's threads may wait by spinning; stopped, they take no core from the one that is being measured. The group
+    stays in this process's session, so that the kernel ends what is stopped there when this process is killed.
 
     Args:
         python: the interpreter, whose environment is the engine's.
@@ -40,7 +41,7 @@ class WorkerProcess:
         try:
             self._process = subprocess.Popen(
                 [str(python), "-m", module], cwd=ROOT, env={**os.environ, **(environment or {})}, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, process_group=0,
             )  # fmt: skip
         except OSError as error:
             raise WorkerFailedError(f"{python} cannot be run: {error.strerror}") from error

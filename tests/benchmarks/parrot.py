@@ -1,10 +1,12 @@
-"""A worker that does what the tests of the protocol need, run as `python -m tests.benchmarks.parrot`."""
+"""A worker that does what the tests of workers and trials need, run as `python -m tests.benchmarks.parrot`."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 from benchmarks.workers.serve import serve
 
@@ -31,6 +33,16 @@ class Parrot:
         """The process id of a child that never ends."""
         self.child = subprocess.Popen(["sleep", "600"])
         return self.child.pid
+
+    def load(self, *, folder: str, dtype: str) -> dict[str, Any]:
+        if os.environ["PARROT_SECONDS"] == "never":
+            raise MemoryError("the cage is too small")
+        return {"threads": 1, "versions": {"parrot": "1"}}
+
+    def answer_all(self, *, work: dict[str, Any]) -> dict[str, Any]:
+        """As if it had taken as many seconds as the environment says; each answer is its request's number."""
+        numbers = range(work["first"], work["first"] + work["requests"])
+        return {"seconds": float(os.environ["PARROT_SECONDS"]), "output_ids": [[number] for number in numbers]}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workers.process import WorkerFailedError, WorkerProcess
+from benchmarks.workers.process import ROOT, WorkerFailedError, WorkerProcess
 
 
 @pytest.fixture
@@ -67,6 +68,19 @@ def test_closing_ends_the_children_too():
         child = parrot.ask("breed")
     assert becomes(child, "ZX")
     assert becomes(parrot.pid, "X")
+
+
+def test_a_worker_does_not_outlive_who_started_it():
+    code = (
+        "import os, sys; from benchmarks.workers.process import WorkerProcess\n"
+        "parrot = WorkerProcess(sys.executable, 'tests.benchmarks.parrot')\n"
+        "print(parrot.ask('breed'), parrot.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    child, worker = map(int, ran.stdout.split())
+    assert becomes(child, "ZX")
+    assert becomes(worker, "ZX")
 
 
 def test_an_interpreter_that_is_not_there_is_named():
