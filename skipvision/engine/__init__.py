@@ -1,7 +1,8 @@
 """The engine: requests in, answers out, many at once, over one loaded checkpoint.
 
 `engine` is the door and reads like prose; `request` is what goes through it. Behind it: `scheduler` (who is read, who
-waits), `kv_cache` (pages), `model_runner` (one packed forward pass), `attention`, `sampling` and `text`.
+waits), `kv_cache` (pages), `visual` and `vision_cache` (images), `model_runner` (one packed forward pass), `attention`,
+`adapter_rows`, `logits_hook`, `sampling`, `logprobs`, `text` and `stats`.
 """
 
 from skipvision.engine.engine import Engine

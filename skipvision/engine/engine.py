@@ -80,13 +80,7 @@ class Engine:
         vision_cache_bytes: int = 256 * 2**20,
         adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
-        for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
-            if limit < 1:
-                raise ConfigError(f"{name} must be at least 1; got {limit}")
-        if max_waiting is not None and max_waiting < 1:
-            raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
-        if vision_cache_bytes < 0:
-            raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
+        _check_limits(max_running, max_step_tokens, max_waiting, vision_cache_bytes)
         self.family, self.skip = family, skip or SkipConfig()
         loaded = {name: load_adapter(name, folder) for name, folder in (adapters or {}).items()}
         self._adapters = AdapterSet(family.layers, loaded)
@@ -321,6 +315,16 @@ class Engine:
             if isinstance(error, Exception) and not isinstance(error, EngineDeadError):
                 raise EngineDeadError(f"the forward pass failed with {type(error).__name__}") from error
             raise
+
+
+def _check_limits(max_running: int, max_step_tokens: int, max_waiting: int | None, vision_cache_bytes: int) -> None:
+    for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
+        if limit < 1:
+            raise ConfigError(f"{name} must be at least 1; got {limit}")
+    if max_waiting is not None and max_waiting < 1:
+        raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
+    if vision_cache_bytes < 0:
+        raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
 
 
 def _note_start(step: Step) -> None:

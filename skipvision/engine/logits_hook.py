@@ -18,7 +18,7 @@ class LogitsHook(Protocol):
     """Called once for each token of an answer, in order, before it is chosen: a grammar, a bias, a ban.
 
     It may keep state. A request that is put back for want of memory reads again what it has said; it is not asked
-    again about that.
+    again about that. It must not call the engine.
     """
 
     def __call__(self, output_ids: Sequence[int], logits: Tensor) -> Tensor:
