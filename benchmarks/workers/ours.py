@@ -14,6 +14,7 @@ from benchmarks.work import CHECKPOINT, Work
 from benchmarks.workers.rss import peak_rss_bytes, reset_peak_rss, rss_bytes
 from benchmarks.workers.serve import serve
 from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine.pages import PAGE_TOKENS
 from skipvision.families import load_family
 from skipvision.families.llava import LlavaFamily
 from skipvision.method.plan import SkipConfig
@@ -73,7 +74,8 @@ class Ours:
         held_tokens, answers = 0, []
         while self.engine.has_work:
             answers += [delta.answer for delta in self.engine.step() if delta.answer is not None]
-            held_tokens = max(held_tokens, self.engine.cache_tokens - self.engine.free_cache_tokens)
+            stats = self.engine.stats()
+            held_tokens = max(held_tokens, (stats.num_pages - stats.free_pages) * PAGE_TOKENS)
         return {"grown_bytes": peak_rss_bytes() - before, "held_tokens": held_tokens, **self._counts(answers)}
 
     def _requests(self, work: Work, skip: str, pictures: list[list[Any]]) -> list[Request]:
