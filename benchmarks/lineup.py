@@ -17,7 +17,8 @@ from benchmarks.machine import ROOT
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-# glibc gives every large tensor back to the system and takes it again page by page; these keep it, in huge pages.
+# glibc gives every large tensor back to the system and takes it again page by page. It keeps them with the first two;
+# the third is torch's own wish for huge pages.
 KEEPING_ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**30),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
@@ -105,13 +106,11 @@ def vllm() -> Contestant:
         python=PEERS_PYTHON,
         how_to_get="its environment is not there: make bench-peers",
         layouts=(
-            Layout(
-                name="preloaded libraries", environment={**environment, "OMP_NUM_THREADS": str(os.cpu_count())}
-            ),
+            Layout(name="preloaded libraries", environment={**environment, "OMP_NUM_THREADS": str(os.cpu_count())}),
             _a_thread_each("preloaded libraries", environment),
         ),
         settings={"vllm": {}},
-    )  # fmt: skip
+    )
 
 
 def _a_thread_each(name: str, environment: Mapping[str, str], **answer_all: Any) -> Layout:

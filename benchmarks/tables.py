@@ -49,17 +49,12 @@ def engines(result: Result) -> str:
         for name, speed in speeds.items()
     ]
     rows += [(engine["name"], f"absent: {engine['absent']}", *("" for _ in peers)) for engine in _absent(result)]
-    same = [
-        f"{run['same_answers_as_transformers']} of {run['name']}"
-        for run in result["runs"]
-        if run["name"] in ("skipvision off", "vllm")
-    ]
     return _table(
         ("engine", "images/s", *(f"x {peer}" for peer in peers)),
         rows,
         f"{_where(result)} Median (lowest–highest) of {result['rounds']} rounds over {result['images']} images, "
         f"{result['new_tokens']} new tokens each, random weights in {result['dtype']}, from decoded images to tokens. "
-        f"Token for token transformers' are, of {result['images']} answers, {' and '.join(same)}. {_layouts(result)}",
+        f"{_same_answers(result)}{_layouts(result)}",
     )
 
 
@@ -185,6 +180,13 @@ def _memory_row(setting: Result, requests: int) -> tuple[str, ...]:
 
 def _absent(result: Result) -> list[Result]:
     return [engine for engine in result["engines"] if engine["absent"] is not None]
+
+
+def _same_answers(result: Result) -> str:
+    """How many answers of those who read every token are transformers' own."""
+    counts = {run["name"]: run.get("same_answers_as_transformers") for run in result["runs"]}
+    said = [f"{counts[name]} of {name}" for name in ("skipvision off", "vllm") if counts.get(name) is not None]
+    return f"Of {result['images']} answers, {' and '.join(said)} are transformers' token for token. " if said else ""
 
 
 def _layouts(result: Result) -> str:
