@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,3 +80,29 @@ def test_large_scores_do_not_overflow_and_what_stands_after_the_end_counts_for_n
     bench.keys[:, last], bench.values[:, last] = 1e6, 1e6
     mixed = interpreter.submit(paged_decode, *bench.inputs()).result()
     torch.testing.assert_close(mixed, bench.plainly())
+
+
+NUMBERS = {"scaling": "fp32", "most_pages": "i32", "key_head_stride": "i64", "value_head_stride": "i64"}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("dtype", "head_dim", "group"), [("bf16", 128, 1), ("bf16", 128, 4), ("fp32", 80, 1)])
+def test_the_kernels_compile_for_gpus_that_are_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: int, dtype: str, head_dim: int, group: int
+) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from skipvision.engine.cuda.kernels import attend_to_part, mix_parts
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    tensors = dict.fromkeys(("q", "keys", "values", "out"), f"*{dtype}") | dict.fromkeys(("tables", "lengths"), "*i32")
+    types = tensors | dict.fromkeys(("mixed", "log_sums"), "*fp32") | NUMBERS
+    sizes = {"group": group, "group_tile": 16, "head_dim": head_dim, "dim_tile": 128, "page_tokens": 16,
+             "tile_tokens": 64, "factors": None, "parts": 5, "parts_tile": 8}  # fmt: skip
+    for kernel in (attend_to_part, mix_parts):
+        constants = {name: value for name, value in sizes.items() if name in kernel.arg_names}
+        signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+        compiled = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", capability, 32))
+        assert compiled.asm["cubin"]
