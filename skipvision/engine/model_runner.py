@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
+from skipvision.engine.device_attention import choose_attention
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
-from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, pack
+from skipvision.engine.packing import PackedStep, pack
 from skipvision.engine.scheduler import Step
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.engine.visual import ImageReader
@@ -28,6 +28,7 @@ class ModelRunner:
 
     def __init__(self, family: Family, cache: KvCache, vision_cache: VisionCache) -> None:
         self._family, self._cache = family, cache
+        self._attention = choose_attention(family, cache)
         self.images = ImageReader(family, vision_cache, self.timing)
         self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
@@ -39,7 +40,7 @@ class ModelRunner:
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
         with self.timing(decode=share, prefill=1 - share):
-            return self._read(packed, visual)
+            return self._read(step, packed, visual)
 
     def _see(self, step: Step) -> None:
         """Encode the images of the prompts that begin with this step."""
@@ -51,7 +52,7 @@ class ModelRunner:
         for request in seeing:
             request.visual = torch.cat([next(tokens) for _ in request.images])
 
-    def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
+    def _read(self, step: Step, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))
         if visual:
             tokens = torch.cat(visual).to(hidden.dtype)
@@ -61,39 +62,9 @@ class ModelRunner:
             self._to_device(packed.positions),
             ffn_rows=None if packed.ffn_rows is None else self._to_device(packed.ffn_rows),
             wanted_rows=self._to_device(packed.wanted_rows),
-            attend=self._attention(packed),
+            attend=self._attention.for_step(step, packed),
         )
         return self._family.logits(hidden)
-
-    def _attention(self, packed: PackedStep) -> StepAttention:
-        return StepAttention(
-            cache=self._cache,
-            written_rows=None if packed.written_rows is None else self._to_device(packed.written_rows),
-            written_slots=self._to_device(packed.written_slots),
-            decodes=[self._decodes(decodes) for decodes in packed.decodes],
-            chunks=[self._chunks(chunks) for chunks in packed.chunks],
-        )
-
-    def _decodes(self, packed: PackedDecodes) -> StridedDecodes | ScatteredDecodes:
-        lengths = packed.lengths - packed.trunk_tokens
-        longest = int(lengths.max())
-        bias = None
-        if (lengths < longest).any():
-            seen = np.arange(longest) < lengths[:, None, None, None]
-            bias = self._to_device(np.where(seen, 0, -np.inf)).to(self._family.dtype)
-        if packed.slots is None:
-            return StridedDecodes(packed.first_slot, packed.distance, len(lengths), longest, bias)
-        trunk = range(packed.first_slot, packed.first_slot + packed.trunk_tokens)
-        return ScatteredDecodes(trunk, self._to_device(packed.slots), bias)
-
-    def _chunks(self, packed: PackedChunks) -> ChunkRows:
-        past_slots = bias = None
-        if past := len(packed.past_slots):
-            past_slots = self._to_device(packed.past_slots)
-            rows = packed.stop - packed.start
-            bias = torch.full((rows, past + rows), -torch.inf, dtype=self._family.dtype, device=self._family.device)
-            bias = bias.triu(past + 1)
-        return ChunkRows(packed.start, packed.stop, packed.chunks, past_slots, bias, packed.speaks)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._family.device)
