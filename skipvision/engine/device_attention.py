@@ -24,6 +24,32 @@ class DeviceAttention(Protocol):
         ...
 
 
+class DecodeSteps(Protocol):
+    """A faster way through the model for steps in which everyone decodes."""
+
+    def holds(self, step: Step) -> bool:
+        """Whether it takes this step."""
+        ...
+
+    def __call__(self, step: Step, packed: PackedStep) -> Tensor:
+        """Read a step that has been packed: (decodes, vocab) float32, in the order of its rows."""
+        ...
+
+
+def spare_pages(device: torch.device) -> int:
+    """Pages of the cache beyond those that requests get: rows that only fill a batch up use the last one."""
+    return 1 if device.type == "cuda" else 0
+
+
+def choose_decode_steps(family: Family, cache: KvCache, attention: DeviceAttention, *, most: int) -> DecodeSteps | None:
+    """What the family's device can do for decoding steps of up to `most` rows. None: nothing special."""
+    if family.device.type != "cuda" or not most:
+        return None
+    from skipvision.engine.cuda.graphs import capture
+
+    return capture(family, cache, attention, most=most)
+
+
 def choose_attention(family: Family, cache: KvCache) -> DeviceAttention:
     """What the family's device can do."""
     plain = PlainAttention(cache)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.device_attention import spare_pages
 from skipvision.engine.intake import Intake, Limits
 from skipvision.engine.kv_cache import KvCache, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
@@ -43,6 +44,7 @@ class EngineLimits(TypedDict, total=False):
     cache_tokens: int | None
     max_waiting: int | None
     vision_cache_bytes: int
+    cuda_graphs: bool
 
 
 class Engine:
@@ -59,6 +61,7 @@ class Engine:
         max_waiting: requests that may wait. None: any number.
         vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
             nothing is kept.
+        cuda_graphs: on an NVIDIA GPU, record the steps in which everyone decodes. It takes some seconds at the start.
 
     Raises:
         ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
@@ -74,6 +77,7 @@ class Engine:
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
         vision_cache_bytes: int = 256 * 2**20,
+        cuda_graphs: bool = True,
     ) -> None:
         for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
             if limit < 1:
@@ -96,9 +100,12 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
-        self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
+        num_pages = self._pool.num_pages + spare_pages(family.device)
+        self._cache = KvCache(family.shape, num_pages=num_pages, device=family.device, dtype=family.dtype)
         self._vision_cache = VisionCache(vision_cache_bytes)
-        self._runner = ModelRunner(family, self._cache, self._vision_cache)
+        self._runner = ModelRunner(
+            family, self._cache, self._vision_cache, graphed_decodes=max_running if cuda_graphs else 0
+        )
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipvision.engine.device_attention import choose_attention
+from skipvision.engine.device_attention import choose_attention, choose_decode_steps
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
 from skipvision.engine.packing import PackedStep, pack
@@ -24,11 +24,16 @@ from skipvision.families.family import Family
 
 
 class ModelRunner:
-    """The model, the cache it writes, and a clock."""
+    """The model, the cache it writes, and a clock.
 
-    def __init__(self, family: Family, cache: KvCache, vision_cache: VisionCache) -> None:
+    Args:
+        graphed_decodes: rows of the largest step that runs as a CUDA graph, on a device that has them.
+    """
+
+    def __init__(self, family: Family, cache: KvCache, vision_cache: VisionCache, *, graphed_decodes: int = 0) -> None:
         self._family, self._cache = family, cache
         self._attention = choose_attention(family, cache)
+        self._decode_steps = choose_decode_steps(family, cache, self._attention, most=graphed_decodes)
         self.images = ImageReader(family, vision_cache, self.timing)
         self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
@@ -40,6 +45,8 @@ class ModelRunner:
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
         with self.timing(decode=share, prefill=1 - share):
+            if self._decode_steps is not None and self._decode_steps.holds(step):
+                return self._decode_steps(step, packed)
             return self._read(step, packed, visual)
 
     def _see(self, step: Step) -> None:

@@ -129,7 +129,7 @@ class CudaAttention:
         self, cache: KvCache, plain: PlainAttention, paged_decode: PagedDecode, packed: PackedAttention | None
     ):
         self._cache, self._plain = cache, plain
-        self._paged_decode, self._packed = paged_decode, packed
+        self.paged_decode, self._packed = paged_decode, packed
 
     def for_step(self, step: Step, packed: PackedStep) -> CudaStepAttention:
         """See `DeviceAttention.for_step`."""
@@ -137,7 +137,7 @@ class CudaAttention:
         return CudaStepAttention(
             cache=self._cache,
             plain=self._plain.of_parts(packed, decodes=(), chunks=packed.chunks if self._packed is None else ()),
-            paged_decode=self._paged_decode,
+            paged_decode=self.paged_decode,
             tables=self._plain.to_device(tables),
             lengths=self._plain.to_device(lengths),
             chunks=None if self._packed is None else self._chunks(packed.chunks, self._packed),
