@@ -83,7 +83,7 @@ class StepAttention:
         """Attend in one layer; see `families.family.Attend`."""
         # As a rule they are: a layer that took few rows may have stored columns, which no fast kernel reads.
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        self._write(layer, k, v)
+        self.write(layer, k, v)
         out, at = torch.empty_like(q), 0
         for decodes in self.decodes:
             rows = slice(at, at + decodes.count)
@@ -97,7 +97,8 @@ class StepAttention:
                 at = rows.stop
         return out
 
-    def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keep the keys and values of the rows that are kept, (rows, kv_heads, head_dim) each."""
         if self.written_rows is not None:
             k, v = k.index_select(0, self.written_rows), v.index_select(0, self.written_rows)
         self.cache.write(layer, self.written_slots, k, v)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.device_attention import spare_pages
 from skipvision.engine.intake import Intake, Limits
 from skipvision.engine.kv_cache import KvCache, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
@@ -46,6 +47,7 @@ class EngineLimits(TypedDict, total=False):
     max_waiting: int | None
     vision_cache_bytes: int
     adapters: Mapping[str, str | Path] | None
+    cuda_graphs: bool
 
 
 class Engine:
@@ -63,6 +65,7 @@ class Engine:
         vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
             nothing is kept.
         adapters: LoRA adapters that requests may name, each a folder as peft saves it.
+        cuda_graphs: on an NVIDIA GPU, record the steps in which everyone decodes. It takes some seconds at the start.
 
     Raises:
         ConfigError: a limit is out of range, or `skip` or an adapter does not fit the checkpoint.
@@ -79,6 +82,7 @@ class Engine:
         max_waiting: int | None = None,
         vision_cache_bytes: int = 256 * 2**20,
         adapters: Mapping[str, str | Path] | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         _check_limits(max_running, max_step_tokens, max_waiting, vision_cache_bytes)
         self.family, self.skip = family, skip or SkipConfig()
@@ -98,9 +102,16 @@ class Engine:
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
-        self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
+        num_pages = self._pool.num_pages + spare_pages(family.device)
+        self._cache = KvCache(family.shape, num_pages=num_pages, device=family.device, dtype=family.dtype)
         self._vision_cache = VisionCache(vision_cache_bytes)
-        self._runner = ModelRunner(family, self._cache, self._vision_cache, self._adapters)
+        self._runner = ModelRunner(
+            family,
+            self._cache,
+            self._vision_cache,
+            self._adapters,
+            graphed_decodes=max_running if cuda_graphs else 0,
+        )
         self._meter = Meter(self._scheduler, self._pool, self._runner, self._vision_cache, max_running=max_running)
         self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False

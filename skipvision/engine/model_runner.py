@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from skipvision.engine.adapter_rows import find_adapter_rows
-from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
+from skipvision.engine.device_attention import choose_attention, choose_decode_steps
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
-from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, pack
+from skipvision.engine.packing import PackedStep, pack
 from skipvision.engine.scheduler import Step
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.engine.visual import ImageReader
@@ -26,13 +26,26 @@ from skipvision.families.family import Family
 
 
 class ModelRunner:
-    """The model, the cache it writes, and a clock."""
+    """The model, the cache it writes, and a clock.
+
+    Args:
+        adapters: those that requests may name. None: there are none.
+        graphed_decodes: rows of the largest step that runs as a CUDA graph, on a device that has them.
+    """
 
     def __init__(
-        self, family: Family, cache: KvCache, vision_cache: VisionCache, adapters: AdapterSet | None = None
+        self,
+        family: Family,
+        cache: KvCache,
+        vision_cache: VisionCache,
+        adapters: AdapterSet | None = None,
+        *,
+        graphed_decodes: int = 0,
     ) -> None:
         self._family, self._cache = family, cache
         self._adapters = adapters or AdapterSet((), {})
+        self._attention = choose_attention(family, cache)
+        self._decode_steps = choose_decode_steps(family, cache, self._attention, most=graphed_decodes)
         self.images = ImageReader(family, vision_cache, self.timing)
         self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
         """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
@@ -43,8 +56,11 @@ class ModelRunner:
         packed = pack(step, num_slots=self._cache.num_slots)
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
-        with self.timing(decode=share, prefill=1 - share), self._adapters.applied(self._adapter_rows(step, packed)):
-            return self._read(packed, visual)
+        with self.timing(decode=share, prefill=1 - share):
+            if self._decode_steps is not None and self._decode_steps.holds(step):
+                return self._decode_steps(step, packed)
+            with self._adapters.applied(self._adapter_rows(step, packed)):
+                return self._read(step, packed, visual)
 
     def _adapter_rows(self, step: Step, packed: PackedStep) -> AdapterRows:
         found = find_adapter_rows(step, packed)
@@ -60,7 +76,7 @@ class ModelRunner:
             tokens, encoded = zip(*(next(read) for _ in request.images), strict=True)
             request.visual, request.images_encoded = torch.cat(tokens), sum(encoded)
 
-    def _read(self, packed: PackedStep, visual: list[Tensor]) -> Tensor:
+    def _read(self, step: Step, packed: PackedStep, visual: list[Tensor]) -> Tensor:
         hidden = self._family.embed(self._to_device(packed.ids))
         if visual:
             tokens = torch.cat(visual).to(hidden.dtype)
@@ -70,39 +86,9 @@ class ModelRunner:
             self._to_device(packed.positions),
             ffn_rows=None if packed.ffn_rows is None else self._to_device(packed.ffn_rows),
             wanted_rows=self._to_device(packed.wanted_rows),
-            attend=self._attention(packed),
+            attend=self._attention.for_step(step, packed),
         )
         return self._family.logits(hidden)
-
-    def _attention(self, packed: PackedStep) -> StepAttention:
-        return StepAttention(
-            cache=self._cache,
-            written_rows=None if packed.written_rows is None else self._to_device(packed.written_rows),
-            written_slots=self._to_device(packed.written_slots),
-            decodes=[self._decodes(decodes) for decodes in packed.decodes],
-            chunks=[self._chunks(chunks) for chunks in packed.chunks],
-        )
-
-    def _decodes(self, packed: PackedDecodes) -> StridedDecodes | ScatteredDecodes:
-        lengths = packed.lengths - packed.trunk_tokens
-        longest = int(lengths.max())
-        bias = None
-        if (lengths < longest).any():
-            seen = np.arange(longest) < lengths[:, None, None, None]
-            bias = self._to_device(np.where(seen, 0, -np.inf)).to(self._family.dtype)
-        if packed.slots is None:
-            return StridedDecodes(packed.first_slot, packed.distance, len(lengths), longest, bias)
-        trunk = range(packed.first_slot, packed.first_slot + packed.trunk_tokens)
-        return ScatteredDecodes(trunk, self._to_device(packed.slots), bias)
-
-    def _chunks(self, packed: PackedChunks) -> ChunkRows:
-        past_slots = bias = None
-        if past := len(packed.past_slots):
-            past_slots = self._to_device(packed.past_slots)
-            rows = packed.stop - packed.start
-            bias = torch.full((rows, past + rows), -torch.inf, dtype=self._family.dtype, device=self._family.device)
-            bias = bias.triu(past + 1)
-        return ChunkRows(packed.start, packed.stop, packed.chunks, past_slots, bias, packed.speaks)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._family.device)
