@@ -50,11 +50,10 @@ bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limit
 
 bench-peers: $(PEERS_INSTALLED)  ## build the environment in which `make bench` runs vLLM
 
-# torch first and without its company, so that only it is looked for in an index that holds its CPU builds.
+# torch first and without its company, so that whatever index pip is told of for its CPU builds serves only it.
 $(PEERS_INSTALLED): benchmarks/peers/torch.txt benchmarks/peers/vllm.txt benchmarks/peers/mend_torchvision.py
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		-r benchmarks/peers/torch.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/torch.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/vllm.txt
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	$(PEERS)/bin/python benchmarks/peers/mend_torchvision.py

@@ -37,7 +37,9 @@ def measure(
     """Measure, and write one JSON file."""
     family = load_family(model, device=device)
     chosen = family.carried_skip if skip == "auto" else SkipConfig.parse(skip)
-    engines = {setting.describe(): Engine(family, skip=setting) for setting in (SkipConfig(), chosen)}
+    engines = {
+        setting.describe(): Engine(family, skip=setting, vision_cache_bytes=0) for setting in (SkipConfig(), chosen)
+    }
     drawn = [scene(seed) for seed in range(images)]  # held out: the shipped model's recipe never draws these seeds
     pixels = [engines["off"].prepare(np.asarray(picture.render())) for picture in drawn]
     requests = [
@@ -91,11 +93,11 @@ def compare(engines: dict[str, Engine], requests: list[Request], drawn: list[Sce
 
 def one_turn(engine: Engine, requests: list[Request]) -> tuple[dict[str, float], list[Answer]]:
     """Answer all requests once: seconds in all and by stage, and the answers."""
-    before = dict(engine.stage_seconds)
+    before = engine.stats().stage_seconds
     started = perf_counter()
     answers = engine.answer(requests)
     seconds = perf_counter() - started
-    stages = {f"{stage}_seconds": after - before[stage] for stage, after in engine.stage_seconds.items()}
+    stages = {f"{stage}_seconds": after - before[stage] for stage, after in engine.stats().stage_seconds.items()}
     return {"images_per_second": len(requests) / seconds, "seconds": seconds, **stages}, answers
 
 

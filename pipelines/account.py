@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipelines.engine_thread import EngineWork
 from pipelines.result_rows import Outcome
-from pipelines.statistics import Cost, ShardStatistics, TokenCounts
+from pipelines.statistics import Cost, RowSeconds, ShardStatistics, TokenCounts
 from skipvision.engine import Answer
 from skipvision.errors import InputError
 from skipvision.method.flops import DecoderShape, decode_flops, kv_bytes, prefill_flops
@@ -22,7 +23,7 @@ class Account:
     bytes_per_value: int
     """Of a key or value in the cache."""
 
-    def of_shard(self, shard: int, outcomes: Sequence[Outcome], stage_seconds: Mapping[str, float]) -> ShardStatistics:
+    def of_shard(self, shard: int, outcomes: Sequence[Outcome], work: EngineWork) -> ShardStatistics:
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         errors = Counter(outcome.code for outcome in outcomes if isinstance(outcome, InputError))
         return ShardStatistics(
@@ -33,7 +34,10 @@ class Account:
             tokens=_count_tokens(answers),
             actual=self._cost((answer.plan, answer) for answer in answers),
             all_tokens=self._cost((all_tokens(answer.plan), answer) for answer in answers),
-            stage_seconds=stage_seconds,
+            stage_seconds=work.stage_seconds,
+            finish_reasons=dict(sorted(Counter(answer.finish_reason for answer in answers).items())),
+            row_seconds=_row_seconds(answers),
+            engine=work.counts,
         )
 
     def _cost(self, answers: Iterable[tuple[SkipPlan, Answer]]) -> Cost:
@@ -65,4 +69,16 @@ def _count_tokens(answers: Sequence[Answer]) -> TokenCounts:
         summary=sum(plan.summary_tokens for plan in plans),
         cached=sum(plan.cached_tokens for plan in plans),
         output=sum(len(answer.output_ids) for answer in answers),
+    )
+
+
+def _row_seconds(answers: Sequence[Answer]) -> RowSeconds:
+    return RowSeconds(
+        total=sum(answer.seconds for answer in answers),
+        queue=sum(answer.queue_seconds for answer in answers),
+        encode=sum(answer.encode_seconds for answer in answers),
+        prefill=sum(answer.prefill_seconds for answer in answers),
+        decode=sum(answer.decode_seconds for answer in answers),
+        first_token=sum(answer.first_token_seconds for answer in answers),
+        between_tokens=sum(sum(answer.gap_seconds) for answer in answers),
     )

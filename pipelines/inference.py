@@ -2,7 +2,8 @@
 
 One Ray actor holds one engine. Several shards are in flight in it, each in a thread that waits for its answers and
 then commits them, so that neither the end of a shard nor the storage ever lets the engine run empty. A row that is
-wrong ends as a coded error; an engine that fails raises, for Ray to try the shard again.
+wrong ends as a coded error; an engine that fails takes its process along, for Ray to replace it and try its shards
+again.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import pyarrow.compute as pc
 
 from pipelines.account import Account
 from pipelines.commit import commit, committed_shard
-from pipelines.engine_thread import EngineThread
+from pipelines.engine_thread import EngineThread, EngineWork
 from pipelines.folder import JobFolder
+from pipelines.observed import observe
 from pipelines.plan import JobPlan
 from pipelines.prepare import (
     ERROR_CODE,
@@ -38,7 +40,7 @@ from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.errors import InputError
 from skipvision.method.plan import SkipConfig
 
-STATISTICS, ROW_SECONDS = "statistics", "row_seconds"
+STATISTICS = "statistics"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,10 +70,10 @@ class InferenceWorker:
         engine = inference.load_engine()
         self._inference = inference
         self._account = Account(engine.family.shape, engine.family.dtype.itemsize)
-        self._engine = EngineThread(engine, reload=inference.load_engine)
+        self._engine = EngineThread(engine)
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
-        """Answer and commit one shard; its statistics as a table of one row."""
+        """Answer and commit one shard; its statistics, and what was observed of its rows, as a table of one row."""
         shard: int = prepared.column(SHARD)[0].as_py()
         folder = JobFolder(self._inference.output)
         statistics = committed_shard(folder, shard)  # by an attempt that died before it could tell, or another run
@@ -79,8 +81,9 @@ class InferenceWorker:
         if statistics is None:
             outcomes = self._answer(prepared)
             statistics = self._commit(folder, shard, prepared, outcomes)
-        seconds = [outcome.seconds for outcome in outcomes if isinstance(outcome, Answer)]
-        return pa.table({STATISTICS: [statistics.to_json()], ROW_SECONDS: pa.array([seconds], pa.list_(pa.float64()))})
+        observations = observe(outcome for outcome in outcomes if isinstance(outcome, Answer))
+        columns = {name: pa.array([values], pa.list_(pa.float64())) for name, values in observations.items()}
+        return pa.table({STATISTICS: [statistics.to_json()], **columns})
 
     def _answer(self, prepared: pa.Table) -> list[Outcome]:
         """One outcome for each row, in order."""
@@ -99,13 +102,13 @@ class InferenceWorker:
         # Ray Data may split or join blocks; a shard that is not whole must never be committed.
         assert set(prepared.column(SHARD).to_pylist()) == {shard}, "rows of another shard in this one"
         assert len(prepared) == len(outcomes) == expected, f"{len(prepared)} rows of {expected} in shard {shard}"
-        stage_seconds = {
+        preparing = {
             "read": pc.sum(prepared.column(READ_SECONDS)).as_py(),
             "prepare": pc.sum(prepared.column(PREPARE_SECONDS)).as_py(),
-            **self._engine.take_stage_seconds(),
         }
+        work = EngineWork(preparing) + self._engine.take_work()
         results = result_table(prepared, outcomes, self._inference.plan.schema)
-        return commit(folder, results, self._account.of_shard(shard, outcomes, stage_seconds))
+        return commit(folder, results, self._account.of_shard(shard, outcomes, work))
 
     def _request(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
         # A view of the block in shared memory: nothing is copied until the engine moves it to its device.

@@ -89,8 +89,8 @@ def _work_through_missing_shards(
         return
     with cluster(config) as ray, shown(plan.rows, meter.rows) as show:
         preparation, inference = _preparation(folder, plan, config, model), _inference(folder, plan, config, model)
-        for statistics, row_seconds in stream(missing, preparation, inference, ray):
-            meter.record(statistics, row_seconds)
+        for statistics, observations in stream(missing, preparation, inference, ray):
+            meter.record(statistics, observations)
             show(meter.rows)
 
 

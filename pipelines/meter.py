@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterable
 
 from pipelines.model import ChosenModel
+from pipelines.observed import Observations, record
 from pipelines.plan import JobPlan
 from pipelines.statistics import JobReport, ShardStatistics, add_up
 from skipvision import metrics
+from skipvision.engine import EngineCounts
 from skipvision.metrics import Registry
 
 
@@ -50,13 +52,12 @@ class JobMeter:
         self._registry.add(metrics.ROWS, self.rows, outcome="resumed")
         self._show_progress()
 
-    def record(self, shard: ShardStatistics, row_seconds: Iterable[float]) -> None:
+    def record(self, shard: ShardStatistics, observations: Observations) -> None:
         """Count a shard that has just been committed."""
         self._count(shard)
         self._timeline.append((self.seconds, self.rows))
         self._publish(shard)
-        for seconds in row_seconds:
-            self._registry.observe(metrics.ROW_SECONDS, seconds)
+        record(observations, self._registry)
         self._show_progress()
 
     def report(self) -> JobReport:
@@ -70,6 +71,9 @@ class JobMeter:
             actual=total.actual,
             all_tokens=total.all_tokens,
             stage_seconds=total.stage_seconds,
+            finish_reasons=total.finish_reasons,
+            row_seconds=total.row_seconds,
+            engine=total.engine,
             wall_seconds=seconds,
             rows_per_second=(total.rows - self._resumed_rows) / seconds,
             timeline=tuple(self._timeline),
@@ -108,6 +112,21 @@ class JobMeter:
             add(held, cost.kv_bytes)
         for stage, seconds in shard.stage_seconds.items():
             add(metrics.STAGE_SECONDS, seconds, stage=stage)
+        for reason, answers in shard.finish_reasons.items():
+            add(metrics.ANSWERS, answers, finish_reason=reason)
+        self._publish_engine(shard.engine)
+
+    def _publish_engine(self, engine: EngineCounts) -> None:
+        add = self._registry.add
+        add(metrics.ENGINE_STEPS, engine.steps)
+        add(metrics.BATCH_SLOTS, engine.slots_used, state="used")
+        add(metrics.BATCH_SLOTS, engine.slots - engine.slots_used, state="empty")
+        add(metrics.CACHE_PAGES, engine.pages_held, state="held")
+        add(metrics.CACHE_PAGES, engine.pages - engine.pages_held, state="free")
+        add(metrics.PREEMPTIONS, engine.preemptions)
+        add(metrics.SHARED_PROMPT_TOKENS, engine.shared_prompt_tokens)
+        add(metrics.VISION_CACHE_LOOKUPS, engine.vision_cache_hits, result="hit")
+        add(metrics.VISION_CACHE_LOOKUPS, engine.vision_cache_misses, result="miss")
 
     def _show_progress(self) -> None:
         self._registry.set(metrics.JOB_ROWS, self._plan.rows - self.rows, state="waiting")

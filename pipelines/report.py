@@ -130,12 +130,23 @@ def _errors(report: JobReport, rows: list[ReportRow]) -> list[ErrorLine]:
 
 def _facts(report: JobReport) -> list[tuple[str, str]]:
     stages = [(f"{stage}, all workers", f"{seconds:.1f} s") for stage, seconds in report.stage_seconds.items()]
+    rows, engine = max(report.ok, 1), report.engine
+    gaps = max(report.tokens.output - report.ok, 1)
     packages = [(package, version(package)) for package in PACKAGES]
     return [
         ("shards", f"{report.shards:,}"),
         ("of an earlier attempt", f"{report.resumed_shards:,}"),
         ("files passed over", f"{report.other_files:,}"),
         *stages,
+        ("in line, mean", f"{report.row_seconds.queue / rows:.3f} s"),
+        ("to the first token, mean", f"{report.row_seconds.first_token / rows:.3f} s"),
+        ("between tokens, mean", f"{report.row_seconds.between_tokens / gaps:.4f} s"),
+        ("engine steps", f"{engine.steps:,}"),
+        ("places taken in them", share_text(engine.slots_used, engine.slots)),
+        ("cache pages held", share_text(engine.pages_held, engine.pages)),
+        ("requests put back", f"{engine.preemptions:,}"),
+        ("prompt tokens shared", f"{engine.shared_prompt_tokens:,}"),
+        ("images at hand", f"{engine.vision_cache_hits:,}"),
         ("skipvision", __version__),
         ("Python", platform.python_version()),
         *packages,

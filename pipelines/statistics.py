@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
+from skipvision.engine import EngineCounts
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounts:
@@ -44,6 +46,19 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RowSeconds:
+    """Seconds of answered rows, added up; `Answer` says what each of them is."""
+
+    total: float = 0.0
+    queue: float = 0.0
+    encode: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    first_token: float = 0.0
+    between_tokens: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
     """Rows and what they took."""
 
@@ -56,6 +71,11 @@ class Totals:
     """What the same rows, with the same answers, would have cost with nothing skipped."""
     stage_seconds: Mapping[str, float]
     """Stage of the metrics catalogue -> seconds, added up over tasks and workers."""
+    finish_reasons: Mapping[str, int]
+    """Answered rows by how their answer ended."""
+    row_seconds: RowSeconds
+    engine: EngineCounts
+    """What the engines did, added up over workers."""
 
     @property
     def errors(self) -> int:
@@ -73,6 +93,8 @@ class Totals:
             "tokens": TokenCounts(**values["tokens"]),
             "actual": Cost(**values["actual"]),
             "all_tokens": Cost(**values["all_tokens"]),
+            "row_seconds": RowSeconds(**values["row_seconds"]),
+            "engine": EngineCounts(**values["engine"]),
         }
         return cls(**{**values, **parts})
 
@@ -121,9 +143,11 @@ def add_up(shards: Iterable[Totals]) -> Totals:
     """Add up shards; the sum of none is all zeros."""
     shards = tuple(shards)
     errors: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     seconds: dict[str, float] = {}
     for shard in shards:
         errors.update(shard.errors_by_code)
+        reasons.update(shard.finish_reasons)
         for stage, spent in shard.stage_seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + spent
     return Totals(
@@ -134,10 +158,13 @@ def add_up(shards: Iterable[Totals]) -> Totals:
         actual=_sum(Cost, (shard.actual for shard in shards)),
         all_tokens=_sum(Cost, (shard.all_tokens for shard in shards)),
         stage_seconds=dict(sorted(seconds.items())),
+        finish_reasons=dict(sorted(reasons.items())),
+        row_seconds=_sum(RowSeconds, (shard.row_seconds for shard in shards)),
+        engine=sum((shard.engine for shard in shards), start=EngineCounts()),
     )
 
 
-Counts = TypeVar("Counts", TokenCounts, Cost)
+Counts = TypeVar("Counts", TokenCounts, Cost, RowSeconds)
 
 
 def _sum(kind: type[Counts], values: Iterable[Counts]) -> Counts:

@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines.cluster import Cluster
-from pipelines.inference import ROW_SECONDS, STATISTICS, Inference, InferenceWorker
+from pipelines.inference import STATISTICS, Inference, InferenceWorker
+from pipelines.observed import Observations
 from pipelines.prepare import SHARD, Preparation, prepare_shard
 from pipelines.statistics import ShardStatistics
 from skipvision.errors import EngineDeadError
@@ -37,11 +38,11 @@ def stream(
     preparation: Preparation,
     inference: Inference,
     on: Cluster,
-) -> Iterator[tuple[ShardStatistics, list[float]]]:
+) -> Iterator[tuple[ShardStatistics, Observations]]:
     """Work through `shards`, in any order.
 
     Yields:
-        For each shard, once it is committed: its numbers, and the seconds of each of its answered rows.
+        For each shard, once it is committed: its numbers, and what was observed of its answered rows.
 
     Raises:
         EngineDeadError: a shard failed as often as may be. What is committed stays.
@@ -52,7 +53,7 @@ def stream(
             for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 assert isinstance(block, pa.Table)
                 for row in block.to_pylist():
-                    yield ShardStatistics.from_json(row[STATISTICS]), row[ROW_SECONDS]
+                    yield ShardStatistics.from_json(row.pop(STATISTICS)), row
         except RayError as error:
             raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
 
@@ -101,8 +102,6 @@ def _context(rows_per_shard: int) -> DataContext:
     context.execution_options.preserve_order = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True
-    context.retried_map_errors = ["EngineDeadError", "the engine failed"]
-    context.max_map_retries = RETRIES - 1
     # A shard of long answers on a slow machine is no hang.
     context.execution_no_progress_timeout_s = max(1800.0, 120.0 * rows_per_shard)
     return context
@@ -122,6 +121,8 @@ def _ray_data_quiet() -> Iterator[None]:
 
 def _cause(error: BaseException) -> str:
     """What was raised first, in the task itself, without what Ray says about it."""
+    if isinstance(error, RayActorError):
+        return "the engine's process ended again and again; the log of its Ray worker says why"
     inner = getattr(error, "cause", None) or error.__cause__
     if isinstance(inner, BaseException) and inner is not error:
         return _cause(inner)

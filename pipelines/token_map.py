@@ -65,17 +65,18 @@ def map_tokens(family: Family, pixels: np.ndarray, config: SkipConfig) -> TokenM
         ValueError: the tokens are no grid of square patches.
     """
     encoded = family.encode(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(family.device))
-    tokens = encoded.features.shape[1]
+    features, saliency = encoded.features[0][None], encoded.saliency[0][None]
+    tokens = features.shape[1]
     rows, columns = _grid(pixels.shape[1], pixels.shape[2], tokens)
     plan = plan_image(config, tokens)
     fates: list[Fate] = ["retained"] * tokens
     if plan.retained == tokens:
         return TokenMap(rows, columns, tuple(fates))
-    retained = set(most_salient(encoded.saliency, plan.retained)[0].tolist())
+    retained = set(most_salient(saliency, plan.retained)[0].tolist())
     others = [index for index in range(tokens) if index not in retained]
     alone = [True] * len(others)
     if plan.skipped < len(others):
-        grouping = group_redundant_tokens(encoded.features[:, others], num_groups=plan.skipped)
+        grouping = group_redundant_tokens(features[:, others], num_groups=plan.skipped)
         alone = [grouping.sizes()[0, group].item() == 1 for group in grouping.group_of[0].tolist()]
     for index, is_alone in zip(others, alone, strict=True):
         fates[index] = "skipped" if is_alone else "merged"

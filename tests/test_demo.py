@@ -144,7 +144,7 @@ def test_the_tokens_drawn_are_those_that_the_engine_retains(model):
     pixels = engine.prepare(read_image(EXAMPLES / "images" / "square.png"))
     drawn = map_tokens(engine.family, pixels, engine.skip)
     encoded = engine.family.encode(torch.from_numpy(pixels)[None])
-    split = split_visual_tokens(encoded.features, encoded.saliency, engine.skip, None)
+    split = split_visual_tokens(torch.stack([*encoded.features]), torch.stack([*encoded.saliency]), engine.skip, None)
     assert [index for index, fate in enumerate(drawn.fates) if fate == "retained"] == split.retained_index[0].tolist()
     assert drawn.count("skipped") < split.skipped.shape[1], "some skipped tokens are averages"
     assert drawn.count("retained") + drawn.count("skipped") + drawn.count("merged") == 64

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from skipvision import metrics
+from skipvision.engine import FinishReason
 from skipvision.errors import ConfigError
 from skipvision.metrics import CATALOGUE, ERROR_CODES, Metric, Registry, catalogue_page
 
@@ -48,16 +50,20 @@ def test_what_is_recorded_is_read_over_http(registry):
     assert seen["skipvision_row_seconds_sum", frozenset()] == 0.07
 
 
+def test_answers_are_counted_by_every_way_they_can_end():
+    assert metrics.ANSWERS.labels["finish_reason"] == get_args(FinishReason)
+
+
 def test_a_value_on_a_bucket_s_bound_belongs_to_that_bucket(registry):
     registry.observe(metrics.ROW_SECONDS, 0.05)
     assert samples(registry.text())["skipvision_row_seconds_bucket", frozenset({("le", "0.05")})] == 1
 
 
 def test_a_value_above_all_bounds_is_still_counted(registry):
-    registry.observe(metrics.ROW_SECONDS, 1e6)
+    registry.observe(metrics.ROW_SECONDS, 1e6, 2.0)
     seen = samples(registry.text())
-    assert seen["skipvision_row_seconds_bucket", frozenset({("le", "300.0")})] == 0
-    assert seen["skipvision_row_seconds_bucket", frozenset({("le", "+Inf")})] == 1
+    assert seen["skipvision_row_seconds_bucket", frozenset({("le", "300.0")})] == 1
+    assert seen["skipvision_row_seconds_bucket", frozenset({("le", "+Inf")})] == 2
 
 
 def test_every_series_stands_at_zero_before_anything_happened(registry):

@@ -18,6 +18,10 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
@@ -27,6 +31,8 @@ TEXT = (
     "what is in the picture ? describe a an of and how many are there red green blue yellow circle square triangle "
     "star big small left right top bottom one two three user assistant shape colour . , :"
 )
+GRID = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+"""Rows and columns of tiles that LLaVA-NeXT may cut a picture into, as published."""
 LETTERS = tuple(string.ascii_letters + string.digits + "-_!<>/|()[]{}'\"")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} : "
@@ -49,10 +55,14 @@ def build_tiny_llava(
     vision_layers: int = 3,
     context_tokens: int = 512,
     seed: int = 0,
+    tiled: bool = False,
 ) -> Path:
     """Save a random LLaVA checkpoint in `folder` and return the folder.
 
     An image makes `(image_size // patch_size) ** 2` visual tokens: 16 by default.
+
+    Args:
+        tiled: LLaVA-NeXT, which looks at one to four tiles of that size beside the whole.
     """
     tokenizer = build_tokenizer(context_tokens)
     vision = CLIPVisionConfig(
@@ -76,7 +86,9 @@ def build_tiny_llava(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    config = LlavaConfig(
+    grid = [[rows * image_size, columns * image_size] for rows, columns in GRID]
+    config = (LlavaNextConfig if tiled else LlavaConfig)(
+        **({"image_grid_pinpoints": grid} if tiled else {}),
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -91,7 +103,7 @@ def build_tiny_llava(
         pad_token_id=tokenizer.pad_token_id,
     )
     model.save_pretrained(folder, safe_serialization=True)
-    build_processor(tokenizer, image_size=image_size, patch_size=patch_size).save_pretrained(folder)
+    build_processor(tokenizer, image_size=image_size, patch_size=patch_size, tiled=tiled).save_pretrained(folder)
     return folder
 
 
@@ -111,11 +123,13 @@ def build_tokenizer(context_tokens: int) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast, *, image_size: int, patch_size: int) -> LlavaProcessor:
-    images = CLIPImageProcessor(
-        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
-    )
-    return LlavaProcessor(
+def build_processor(
+    tokenizer: PreTrainedTokenizerFast, *, image_size: int, patch_size: int, tiled: bool = False
+) -> LlavaProcessor | LlavaNextProcessor:
+    sizes = {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
+    grid = [[rows * image_size, columns * image_size] for rows, columns in GRID]
+    images = LlavaNextImageProcessor(**sizes, image_grid_pinpoints=grid) if tiled else CLIPImageProcessor(**sizes)
+    return (LlavaNextProcessor if tiled else LlavaProcessor)(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=patch_size,
@@ -125,11 +139,14 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, *, image_size: int, patc
     )
 
 
-def _random_model(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
+def _random_model(
+    config: LlavaConfig | LlavaNextConfig, seed: int
+) -> LlavaForConditionalGeneration | LlavaNextForConditionalGeneration:
     """Weights five times wider than transformers draws them, so that different images get different answers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config).float().eval()
+        tiled = isinstance(config, LlavaNextConfig)
+        model = (LlavaNextForConditionalGeneration if tiled else LlavaForConditionalGeneration)(config).float().eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:

@@ -14,6 +14,7 @@ from benchmarks.work import CHECKPOINT, Work
 from benchmarks.workers.rss import peak_rss_bytes, reset_peak_rss, rss_bytes
 from benchmarks.workers.serve import serve
 from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine.pages import PAGE_TOKENS
 from skipvision.families import load_family
 from skipvision.families.llava import LlavaFamily
 from skipvision.method.plan import SkipConfig
@@ -27,23 +28,23 @@ class Ours:
         family = load_family(Path(folder) / CHECKPOINT, device="cpu", dtype=dtype)
         assert isinstance(family, LlavaFamily), "the checkpoint is one of random_llava's"
         self.family = family
-        self.engine = Engine(self.family, max_running=max_running)
+        self.engine = Engine(self.family, max_running=max_running, vision_cache_bytes=0)
         return {"threads": torch.get_num_threads(), "versions": versions_of("torch", "transformers")}
 
     def limit(self, *, max_running: int) -> None:
         """Go on with an engine that has another limit."""
         self.engine.close()
-        self.engine = Engine(self.family, max_running=max_running)
+        self.engine = Engine(self.family, max_running=max_running, vision_cache_bytes=0)
 
     def answer_all(self, *, work: dict[str, Any], skip: str) -> dict[str, Any]:
         """Answer everything at once, from decoded images to tokens."""
         pictures = Work(**work).pictures()
-        before, started = dict(self.engine.stage_seconds), perf_counter()
+        before, started = dict(self.engine.stats().stage_seconds), perf_counter()
         requests = self._requests(Work(**work), skip, pictures)
         prepared = perf_counter()
         answers = self.engine.answer(requests)
         ended = perf_counter()
-        after = self.engine.stage_seconds
+        after = self.engine.stats().stage_seconds
         return {
             "seconds": ended - started,
             "stage_seconds": {"preprocess": prepared - started, **{name: after[name] - before[name] for name in after}},
@@ -73,7 +74,8 @@ class Ours:
         held_tokens, answers = 0, []
         while self.engine.has_work:
             answers += [delta.answer for delta in self.engine.step() if delta.answer is not None]
-            held_tokens = max(held_tokens, self.engine.cache_tokens - self.engine.free_cache_tokens)
+            stats = self.engine.stats()
+            held_tokens = max(held_tokens, (stats.num_pages - stats.free_pages) * PAGE_TOKENS)
         return {"grown_bytes": peak_rss_bytes() - before, "held_tokens": held_tokens, **self._counts(answers)}
 
     def _requests(self, work: Work, skip: str, pictures: list[list[Any]]) -> list[Request]:

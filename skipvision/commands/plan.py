@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -27,6 +28,9 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the prompt beside the image.")] = 100,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = 128,
     images: Annotated[int, typer.Option(min=0, help="Images in the prompt.")] = 1,
+    image_size: Annotated[
+        str, typer.Option(help="Height x width of each, for models that cut images into tiles.")
+    ] = "672x672",
     bytes_per_value: Annotated[int, typer.Option(min=1, help="Bytes of one key or value: 2 for bf16.")] = 2,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -38,10 +42,11 @@ def plan(
     config = read_config(model)
     chosen = choose_skip(skip, config)
     shape = DecoderShape.from_config(config.text_config.to_dict())
+    tokens = [visual_tokens(config, _size(image_size))] * images
     costs = [
         cost(
             shape,
-            plan_prompt(wish, text_tokens=text_tokens, visual_tokens=[visual_tokens(config)] * images),
+            plan_prompt(wish, text_tokens=text_tokens, visual_tokens=tokens),
             output_tokens=output_tokens,
             bytes_per_value=bytes_per_value,
         )
@@ -125,6 +130,14 @@ def _print_bill(bill: dict[str, Any]) -> None:
     ]
     title = f"{bill['model']}: one prompt with {bill['text_tokens']} text tokens"
     print_table(title, ("", f"skip {bill['skip']}", "all tokens", "ratio"), rows)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`672x1008` -> (672, 1008)."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"the image size must be HEIGHTxWIDTH in pixels, such as 672x1008; got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _share(ratio: float | None) -> str:

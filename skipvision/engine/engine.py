@@ -18,15 +18,21 @@ import torch
 from torch import Tensor
 
 from skipvision.engine.intake import Intake, Limits
-from skipvision.engine.kv_cache import KvCache, PagePool, choose_num_pages
+from skipvision.engine.kv_cache import KvCache, choose_num_pages
 from skipvision.engine.live_request import LiveRequest
+from skipvision.engine.logits_hook import apply_hooks
+from skipvision.engine.logprobs import token_logprobs
 from skipvision.engine.model_runner import ModelRunner
 from skipvision.engine.outbox import Outbox
-from skipvision.engine.request import Answer, Delta, Request
-from skipvision.engine.sampling import choose_tokens
+from skipvision.engine.pages import PagePool
+from skipvision.engine.request import MOST_ANSWERS, Answer, Delta, Request
+from skipvision.engine.sampling import Choice, check_numbers, choose_tokens
 from skipvision.engine.scheduler import Scheduler, Step
+from skipvision.engine.stats import EngineStats, Meter
+from skipvision.engine.vision_cache import VisionCache
 from skipvision.errors import ConfigError, EngineDeadError, InputError
 from skipvision.families import load_family
+from skipvision.families.adapters import AdapterSet, load_adapter
 from skipvision.families.family import Family
 from skipvision.method.plan import SkipConfig
 
@@ -38,6 +44,8 @@ class EngineLimits(TypedDict, total=False):
     max_step_tokens: int
     cache_tokens: int | None
     max_waiting: int | None
+    vision_cache_bytes: int
+    adapters: Mapping[str, str | Path] | None
 
 
 class Engine:
@@ -52,9 +60,12 @@ class Engine:
         cache_tokens: tokens whose keys and values are held, for all running requests together, rounded up to whole
             pages. None: by what memory is free, up to what `max_running` requests can fill.
         max_waiting: requests that may wait. None: any number.
+        vision_cache_bytes: what was made of images, kept on the model's device for those who ask about them later. 0:
+            nothing is kept.
+        adapters: LoRA adapters that requests may name, each a folder as peft saves it.
 
     Raises:
-        ConfigError: a limit is out of range, or `skip` does not fit the checkpoint.
+        ConfigError: a limit is out of range, or `skip` or an adapter does not fit the checkpoint.
     """
 
     def __init__(
@@ -66,13 +77,13 @@ class Engine:
         max_step_tokens: int = 8192,
         cache_tokens: int | None = None,
         max_waiting: int | None = None,
+        vision_cache_bytes: int = 256 * 2**20,
+        adapters: Mapping[str, str | Path] | None = None,
     ) -> None:
-        for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
-            if limit < 1:
-                raise ConfigError(f"{name} must be at least 1; got {limit}")
-        if max_waiting is not None and max_waiting < 1:
-            raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
+        _check_limits(max_running, max_step_tokens, max_waiting, vision_cache_bytes)
         self.family, self.skip = family, skip or SkipConfig()
+        loaded = {name: load_adapter(name, folder) for name, folder in (adapters or {}).items()}
+        self._adapters = AdapterSet(family.layers, loaded)
         self._pool = PagePool(
             choose_num_pages(
                 family.shape,
@@ -82,12 +93,16 @@ class Engine:
                 useful_tokens=max_running * family.context_tokens,
             )
         )
-        self._intake = Intake(family, self.skip, self._limits(max_step_tokens))
+        limits = self._limits(max_step_tokens, max_running)
+        self._intake = Intake(family, self.skip, limits, self._adapters.names)
         self._scheduler = Scheduler(
             self._pool, max_running=max_running, max_step_tokens=max_step_tokens, max_waiting=max_waiting
         )
         self._cache = KvCache(family.shape, num_pages=self._pool.num_pages, device=family.device, dtype=family.dtype)
-        self._runner = ModelRunner(family, self._cache)
+        self._vision_cache = VisionCache(vision_cache_bytes)
+        self._runner = ModelRunner(family, self._cache, self._vision_cache, self._adapters)
+        self._meter = Meter(self._scheduler, self._pool, self._runner, self._vision_cache, max_running=max_running)
+        self._unfinished: dict[str, list[LiveRequest]] = {}  # by request id: the answers that are still to be given
         self._closed = False
         self._outbox = Outbox()
 
@@ -126,7 +141,7 @@ class Engine:
             QueueFullError: too many are waiting.
             EngineDeadError: the engine is closed or broken.
         """
-        self._scheduler.add(self._accept(request))
+        self._enter(self._accept(request))
         return request.request_id
 
     def step(self) -> list[Delta]:
@@ -142,15 +157,16 @@ class Engine:
             step = self._scheduler.next_step()
             if step.readings:
                 _note_start(step)
-                logits = self._runner.run(step)
+                with self._meter.step(step):
+                    logits = self._runner.run(step)
                 if copies := self._scheduler.settle(step):
                     self._cache.copy_pages(copies)
-                tokens = self._choose(step.speakers, logits)
-                self._outbox.put(*self._tell(step.speakers, tokens))
+                choices = self._choose(step.speakers, logits)
+                self._outbox.put(*self._tell(step.speakers, choices))
         return self._outbox.take_unfollowed()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests, in their order; they enter the line as it has room.
+        """Answer all requests, in their order, and of each all answers; they enter the line as it has room.
 
         Raises:
             InputError: one of them is wrong; none was started.
@@ -158,8 +174,8 @@ class Engine:
         accepted = [self._accept(request) for request in requests]
         if len({request.request_id for request in requests}) < len(requests):
             raise InputError("two of the requests have the same id; give each its own")
-        answers = {delta.request_id: delta.answer for delta in self._follow(accepted) if delta.answer}
-        return [answers[request.request_id] for request in requests]
+        answers = {(delta.request_id, delta.index): delta.answer for delta in self._follow(accepted) if delta.answer}
+        return [answers[request.request_id, index] for request in requests for index in range(request.n)]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """Answer one request delta by delta, moving all others on as well. Leaving the loop early cancels it.
@@ -170,20 +186,23 @@ class Engine:
         return self._follow([], self.add(request))
 
     def cancel(self, request_id: str) -> None:
-        """Stop a request; its pages are free at once, and the next `step` returns its last delta.
+        """Stop a request; its pages are free at once, and the next `step` returns the last delta of each answer.
 
         A request that is unknown, or finished already, is none to stop: a client may hang up as the answer leaves.
         """
-        request = self._scheduler.remove(request_id)
-        if request is not None:
-            self._outbox.put(request.cancelled())
+        for answer in self._unfinished.pop(request_id, ()):
+            self._scheduler.remove(answer.live_id)
+            self._meter.finished["cancelled"] += 1
+            self._outbox.put(answer.cancelled())
 
     def close(self) -> None:
         """Drop all requests and free the cache. The checkpoint stays with whoever else holds it."""
-        for request_id in self._scheduler.request_ids():
-            self._scheduler.remove(request_id)
+        for live_id in self._scheduler.request_ids():
+            self._scheduler.remove(live_id)
+        self._unfinished.clear()
         self._outbox = Outbox()
         self._cache.free()
+        self._vision_cache.clear()
         self._closed = True
 
     @property
@@ -196,57 +215,64 @@ class Engine:
         """Tokens whose keys and values can be held."""
         return self._pool.capacity_tokens
 
-    @property
-    def free_cache_tokens(self) -> int:
-        """How many of them no running request holds."""
-        return self._pool.free_tokens
+    def stats(self) -> EngineStats:
+        """What it is doing now, and what it has done so far."""
+        return self._meter.stats()
 
-    @property
-    def preemptions(self) -> int:
-        """How often a request gave its pages to an older one, and read its prompt and its output again later."""
-        return self._scheduler.preemptions
-
-    @property
-    def shared_prompt_tokens(self) -> int:
-        """Prompt tokens that nobody had to read, because a neighbour asked about the same images."""
-        return self._scheduler.shared_tokens
-
-    @property
-    def stage_seconds(self) -> Mapping[str, float]:
-        """Seconds spent since the start in `encode`, `prefill`, `decode` and `sample`."""
-        return dict(self._runner.stage_seconds)
-
-    def _limits(self, max_step_tokens: int) -> Limits:
+    def _limits(self, max_step_tokens: int, max_running: int) -> Limits:
         return Limits(
             context_tokens=self.family.context_tokens,
             step_tokens=max_step_tokens,
             cache_tokens=self._pool.capacity_tokens,
+            answers=min(max_running, MOST_ANSWERS),
         )
 
-    def _accept(self, request: Request) -> LiveRequest:
+    def _accept(self, request: Request) -> list[LiveRequest]:
         self._check_open()
-        if request.request_id in self._scheduler:
+        if request.request_id in self._unfinished:
             raise InputError(f"a request with the id {request.request_id!r} is being answered; choose another id")
         return self._intake.accept(request)
 
-    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[int]:
-        """The next token of every one who speaks; `logits` is (speakers, vocab)."""
+    def _enter(self, answers: list[LiveRequest]) -> None:
+        self._scheduler.add(*answers)
+        self._unfinished[answers[0].request_id] = answers
+
+    def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice | InputError]:
+        """The next token of every one who speaks, or what is wrong with it; `logits` is (speakers, vocab)."""
         if not speakers:
             return []
         with self._runner.timing(sample=1):
-            samplings = [request.sampling for request in speakers]
-            return choose_tokens(logits, samplings, [len(request.output_ids) for request in speakers])
+            check_numbers(logits)
+            samplings, outputs = [each.sampling for each in speakers], [each.output_ids for each in speakers]
+            shaped, failures = apply_hooks(logits, [each.logits_hook for each in speakers], outputs)
+            tokens = choose_tokens(shaped, samplings, list(map(len, outputs)))
+            logprobs = token_logprobs(logits, tokens, [sampling.logprobs for sampling in samplings])
+        choices = map(Choice, tokens, logprobs)
+        return [failures.get(row, choice) for row, choice in enumerate(choices)]
 
-    def _tell(self, speakers: Sequence[LiveRequest], tokens: Iterable[int]) -> list[Delta]:
+    def _tell(self, speakers: Sequence[LiveRequest], choices: Iterable[Choice | InputError]) -> list[Delta]:
         """Give each request its token; those that have said their last free their pages."""
         end_tokens = self.family.eos_token_ids
-        deltas = [request.hear(token, end_tokens) for request, token in zip(speakers, tokens, strict=True)]
-        for delta in deltas:
+        deltas = [
+            request.failed(choice)
+            if isinstance(choice, InputError)
+            else request.hear(choice.token_id, end_tokens, choice.logprobs)
+            for request, choice in zip(speakers, choices, strict=True)
+        ]
+        for request, delta in zip(speakers, deltas, strict=True):
             if delta.answer is not None:
-                self._scheduler.remove(delta.request_id)
+                self._meter.finished[delta.answer.finish_reason] += 1
+                self._finish(request)
         return deltas
 
-    def _follow(self, outside: Iterable[LiveRequest], *inside: str) -> Iterator[Delta]:
+    def _finish(self, answer: LiveRequest) -> None:
+        self._scheduler.remove(answer.live_id)
+        rest = self._unfinished[answer.request_id]
+        rest.remove(answer)
+        if not rest:
+            del self._unfinished[answer.request_id]
+
+    def _follow(self, outside: Iterable[list[LiveRequest]], *inside: str) -> Iterator[Delta]:
         """Yield the deltas of some requests until each has said its last; those of others stay for their readers.
 
         Args:
@@ -254,16 +280,16 @@ class Engine:
             inside: ids of those that are in it already.
         """
         entering = deque(outside)
-        everyone = frozenset([*inside, *(request.request_id for request in entering)])
+        everyone = frozenset([*inside, *(answers[0].request_id for answers in entering)])
         unfinished = set(everyone)
         with self._outbox.following(everyone):
             try:
                 while unfinished:
                     while entering and not self._scheduler.line_is_full:
-                        self._scheduler.add(entering.popleft())
+                        self._enter(entering.popleft())
                     self._outbox.put(*self.step())
                     for delta in self._outbox.take(everyone):
-                        if delta.answer is not None:
+                        if delta.answer is not None and delta.request_id not in self._unfinished:
                             unfinished.discard(delta.request_id)
                         yield delta
             finally:
@@ -289,6 +315,16 @@ class Engine:
             if isinstance(error, Exception) and not isinstance(error, EngineDeadError):
                 raise EngineDeadError(f"the forward pass failed with {type(error).__name__}") from error
             raise
+
+
+def _check_limits(max_running: int, max_step_tokens: int, max_waiting: int | None, vision_cache_bytes: int) -> None:
+    for name, limit in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
+        if limit < 1:
+            raise ConfigError(f"{name} must be at least 1; got {limit}")
+    if max_waiting is not None and max_waiting < 1:
+        raise ConfigError(f"max_waiting must be at least 1, or None for no limit; got {max_waiting}")
+    if vision_cache_bytes < 0:
+        raise ConfigError(f"vision_cache_bytes must be at least 0, which keeps nothing; got {vision_cache_bytes}")
 
 
 def _note_start(step: Step) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
-from skipvision.engine.kv_cache import whole_pages
 from skipvision.engine.live_request import LiveRequest, Trunk
-from skipvision.engine.request import Priority, Request
+from skipvision.engine.logits_hook import ForkableHook, LogitsHook
+from skipvision.engine.pages import whole_pages
+from skipvision.engine.request import MOST_ANSWERS, Priority, Request
+from skipvision.engine.sampling import answer_seed
 from skipvision.engine.text import AnswerText
+from skipvision.engine.vision_cache import digest_of
+from skipvision.engine.visual import Picture
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
 from skipvision.families.family import Family, PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_image, plan_prompt
@@ -31,17 +34,19 @@ class Limits:
     """What is read in one step; a longer prompt is read in several, its skipped tokens cached until the last."""
     cache_tokens: int
     """What a request has cached at any time."""
+    answers: int = MOST_ANSWERS
+    """To one request."""
 
 
 class Intake:
     """The door of one engine."""
 
-    def __init__(self, family: Family, skip: SkipConfig, limits: Limits) -> None:
-        self._family, self._skip, self._limits = family, skip, limits
+    def __init__(self, family: Family, skip: SkipConfig, limits: Limits, adapters: Sequence[str] = ()) -> None:
+        self._family, self._skip, self._limits, self._adapters = family, skip, limits, adapters
         self._check_own_skip()
 
-    def accept(self, request: Request) -> LiveRequest:
-        """Check, tokenise and plan.
+    def accept(self, request: Request) -> list[LiveRequest]:
+        """Check, tokenise and plan: one live request for each answer it wants.
 
         Raises:
             PromptError: there is no prompt, or it is no text.
@@ -51,6 +56,9 @@ class Intake:
         added_at = time.perf_counter()
         _check_prompt(request.prompt)
         _check_priority(request.priority)
+        self._check_adapter(request.adapter)
+        self._check_answers(request.n)
+        hooks = _fork(request.logits_hook, request.n)
         for image in request.images:
             _check_pixels(image)
         prompt = self._family.tokenize(request.prompt, num_images=len(request.images))
@@ -59,18 +67,40 @@ class Intake:
         self._check_size(plan, request.sampling.max_tokens)
         if prompt.image_offsets and prompt.image_offsets[-1] == len(prompt.text_ids):
             raise InputError("the chat template ends with an image; nothing would be asked about it")
-        return LiveRequest(
-            request_id=request.request_id,
-            sampling=request.sampling,
-            skip=skip,
-            prompt=prompt,
-            plan=plan,
-            images=tuple(request.images),
-            text=AnswerText(self._family.detokenize, request.sampling.stop),
-            added_at=added_at,
-            priority=request.priority,
-            trunk=_trunk(prompt, plan, skip, request.images) if request.images else None,
-        )
+        pictures = tuple(Picture(image, digest_of(image), skip) for image in request.images)
+        trunk = _trunk(prompt, plan, skip, pictures, request)
+        return [
+            LiveRequest(
+                request_id=request.request_id,
+                sampling=replace(request.sampling, seed=answer_seed(request.sampling.seed, index)),
+                skip=skip,
+                prompt=prompt,
+                plan=plan,
+                images=pictures,
+                text=AnswerText(self._family.detokenize, request.sampling.stop),
+                added_at=added_at,
+                adapter=request.adapter,
+                index=index,
+                num_answers=request.n,
+                logits_hook=hook,
+                priority=request.priority,
+                trunk=trunk,
+            )
+            for index, hook in enumerate(hooks)
+        ]
+
+    def _check_adapter(self, adapter: object) -> None:
+        if adapter is not None and adapter not in self._adapters:
+            known = ", ".join(map(repr, self._adapters)) or "none"
+            raise InputError(f"the adapter {adapter!r} is unknown; this engine has {known}")
+
+    def _check_answers(self, answers: object) -> None:
+        most = self._limits.answers
+        if not isinstance(answers, int) or isinstance(answers, bool) or not 1 <= answers <= most:
+            raise InputError(
+                f"n must be a whole number from 1 to {most}, what this engine answers side by side; got {answers!r}",
+                code="sampling_invalid",
+            )
 
     def _plan(self, request: Request, prompt: PromptTokens, skip: SkipConfig) -> SkipPlan:
         visual_tokens = [self._family.preparer.visual_tokens(image) for image in request.images]
@@ -113,16 +143,52 @@ class Intake:
             )
 
 
-def _trunk(prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, images: Sequence[np.ndarray]) -> Trunk:
-    offsets, starts = prompt.image_offsets, plan.image_starts(prompt.image_offsets)
-    digests = (blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
+def _trunk(
+    prompt: PromptTokens, plan: SkipPlan, skip: SkipConfig, pictures: Sequence[Picture], request: Request
+) -> Trunk | None:
+    """What others may share: up to the last image; of a prompt with several answers, all but its last token.
+
+    The last token is read by each answer, which speaks after it.
+    """
+    offsets = prompt.image_offsets
+    if request.n > 1:
+        tokens, text_tokens = plan.prompt_tokens - 1, len(prompt.text_ids) - 1
+    elif offsets:
+        tokens, text_tokens = plan.image_starts(offsets)[-1] + plan.images[-1].lm_tokens, offsets[-1]
+    else:
+        return None
+    digests = tuple(picture.digest for picture in pictures)
+    if not tokens:
+        return None
     return Trunk(
-        tokens=starts[-1] + plan.images[-1].lm_tokens,
-        text_ids=prompt.text_ids[: offsets[-1]],
+        tokens=tokens,
+        text_ids=prompt.text_ids[:text_tokens],
         image_offsets=offsets,
-        images=tuple(digests),
+        images=digests,
         skip=skip,
+        adapter=request.adapter,
     )
+
+
+def _fork(hook: object, answers: int) -> Sequence[LogitsHook | None]:
+    """A hook for each answer."""
+    if hook is None:
+        return [None] * answers
+    if not callable(hook):
+        raise InputError(f"logits_hook must be callable, or None; got {type(hook).__name__}")
+    if answers == 1:
+        return [hook]
+    if not isinstance(hook, ForkableHook):
+        raise InputError(
+            f"n is {answers} and the logits_hook has no fork(), so that its answers would share its state; "
+            "give it one, or send several requests"
+        )
+    try:
+        return [hook.fork() for _ in range(answers)]
+    except Exception as error:  # a caller's code may raise anything
+        raise InputError(
+            f"the logits hook's fork() raised {type(error).__name__}: {error}", code="logits_hook_failed"
+        ) from error
 
 
 def _check_prompt(prompt: object) -> None:

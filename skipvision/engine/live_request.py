@@ -6,20 +6,28 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
-from skipvision.engine.kv_cache import PageTable
+from skipvision.engine.logits_hook import LogitsHook
+from skipvision.engine.logprobs import TokenLogprobs
+from skipvision.engine.pages import PageTable
 from skipvision.engine.request import Answer, Delta, FinishReason, Priority, Sampling
 from skipvision.engine.text import AnswerText
+from skipvision.engine.visual import Picture
+from skipvision.errors import InputError
 from skipvision.families.family import PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan
+
+LiveId = str | tuple[str, int]
+"""What a live request is known by: the id of its request; with the answer's index, where the request wants several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """The beginning of a prompt, up to the end of its last image. Two that are equal leave equal keys and values."""
+    """The beginning of a prompt that others may begin with, too. Two that are equal leave equal keys and values."""
 
     tokens: int
     text_ids: tuple[int, ...]
@@ -27,6 +35,7 @@ class Trunk:
     images: tuple[bytes, ...]
     """A digest of each image's pixels."""
     skip: SkipConfig
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +97,41 @@ class Reading:
 
 @dataclass(eq=False)
 class LiveRequest:
-    """A request from `add` to its last delta."""
+    """One answer to a request, from `add` to its last delta."""
 
     request_id: str
     sampling: Sampling
     skip: SkipConfig
     prompt: PromptTokens
     plan: SkipPlan
-    images: tuple[np.ndarray, ...]
+    images: tuple[Picture, ...]
     """Kept to the end: a request that is put back reads them again."""
     text: AnswerText
     added_at: float
+    adapter: str | None = None
+    index: int = 0
+    """Which of the answers to its request it is."""
+    num_answers: int = 1
+    """How many answers its request wants."""
+    logits_hook: LogitsHook | None = None
     priority: Priority = "normal"
     turn: tuple[float, int] = (0.0, 0)
     """Its place in the order of requests, which the scheduler gives."""
     read_at: float | None = None
     """When its prompt was first begun."""
     trunk: Trunk | None = None
-    """What begins its prompt, and may begin others. None: it has no image."""
-    first_token_at: float | None = None
+    """What begins its prompt, and may begin others. None: nothing that is worth sharing."""
+    spoke_at: list[float] = field(default_factory=list)
+    """When each output token was chosen."""
+    images_encoded: int = 0
+    """How many of its images were not at hand when its prompt was last begun."""
+    encode_seconds: float = 0.0
+    """Its share of the steps that it was read in, so far."""
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     output_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of each output token, where its sampling asks."""
     read_tokens: int = 0
     """How many of its tokens the decoder has read, prompt first, then output: the position of the next one."""
     cached: PageTable = field(default_factory=PageTable)
@@ -120,6 +144,10 @@ class LiveRequest:
     """Who reads its trunk for it; it reads nothing until that is done."""
     visual: Tensor | None = None
     """(visual tokens of the prompt, hidden): what was made of the images, until the prompt has been read."""
+
+    @property
+    def live_id(self) -> LiveId:
+        return self.request_id if self.num_answers == 1 else (self.request_id, self.index)
 
     @cached_property
     def layout(self) -> PromptLayout:
@@ -154,37 +182,60 @@ class LiveRequest:
         """Forget what was read, when its pages are taken away; the output stays."""
         self.read_tokens, self.pause_at, self.visual, self.leader = 0, 0, None, None
 
-    def hear(self, token: int, end_tokens: Collection[int]) -> Delta:
+    def hear(self, token: int, end_tokens: Collection[int], logprobs: TokenLogprobs | None = None) -> Delta:
         """Take the token that was chosen, and say what it adds."""
         self.output_ids.append(token)
-        if self.first_token_at is None:
-            self.first_token_at = time.perf_counter()
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
+        self.spoke_at.append(time.perf_counter())
         ended = token in end_tokens and not self.sampling.ignore_eos
         new_text = "" if ended else self.text.push(token)
         reason = self._finish_reason(ended)
-        if reason is None:
-            return Delta(request_id=self.request_id, text=new_text, token_id=token)
-        new_text += self.text.finish()
-        return Delta(request_id=self.request_id, text=new_text, token_id=token, answer=self._answer(reason))
+        if reason is not None:
+            new_text += self.text.finish()
+        answer = self._answer(reason) if reason is not None else None
+        return Delta(
+            request_id=self.request_id,
+            index=self.index,
+            text=new_text,
+            token_id=token,
+            logprobs=logprobs,
+            answer=answer,
+        )
 
     def cancelled(self) -> Delta:
         """Its last delta when nobody wants the rest: no text that was not given before."""
-        return Delta(request_id=self.request_id, text="", token_id=None, answer=self._answer("cancelled"))
+        return Delta(
+            request_id=self.request_id, index=self.index, text="", token_id=None, answer=self._answer("cancelled")
+        )
+
+    def failed(self, error: InputError) -> Delta:
+        """Its last delta when it turns out to be wrong: no text that was not given before."""
+        return Delta(
+            request_id=self.request_id, index=self.index, text="", token_id=None, answer=self._answer("error", error)
+        )
 
     def _finish_reason(self, ended: bool) -> FinishReason | None:
         if ended or self.text.stopped:
             return "stop"
         return "length" if len(self.output_ids) == self.sampling.max_tokens else None
 
-    def _answer(self, reason: FinishReason) -> Answer:
+    def _answer(self, reason: FinishReason, error: InputError | None = None) -> Answer:
         now = time.perf_counter()
         return Answer(
             request_id=self.request_id,
+            index=self.index,
             text=self.text.so_far(),
             finish_reason=reason,
             output_ids=tuple(self.output_ids),
+            logprobs=tuple(self.logprobs) if self.sampling.logprobs is not None else None,
             plan=self.plan,
             queue_seconds=(self.read_at or now) - self.added_at,
-            first_token_seconds=(self.first_token_at or now) - self.added_at,
+            encode_seconds=self.encode_seconds,
+            prefill_seconds=self.prefill_seconds,
+            decode_seconds=self.decode_seconds,
+            first_token_seconds=(self.spoke_at[0] if self.spoke_at else now) - self.added_at,
+            gap_seconds=tuple(after - before for before, after in pairwise(self.spoke_at)),
             seconds=now - self.added_at,
+            error=error,
         )

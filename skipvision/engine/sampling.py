@@ -6,13 +6,25 @@ A draw is keyed by (seed, place in the answer), never by a generator that other 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Sampling
 from skipvision.errors import EngineDeadError
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The next token of one answer."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+    """Where its request asks."""
 
 
 def choose_tokens(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) -> list[int]:
@@ -22,17 +34,30 @@ def choose_tokens(logits: Tensor, samplings: Sequence[Sampling], places: Sequenc
         logits: (rows, vocab) float32.
         samplings: one for each row.
         places: for each row, how many tokens its answer has already.
-
-    Raises:
-        EngineDeadError: the model returned something that is no number.
     """
-    if torch.isnan(logits).any():
-        raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
     tokens = logits.argmax(dim=-1)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if drawn:
         tokens[drawn] = _draw(logits[drawn], [samplings[row] for row in drawn], [places[row] for row in drawn])
     return tokens.tolist()
+
+
+def check_numbers(logits: Tensor) -> None:
+    """Look at what the model returned, (rows, vocab), before anyone uses it.
+
+    Raises:
+        EngineDeadError: some of it is no number.
+    """
+    if torch.isnan(logits).any():
+        raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
+
+
+def answer_seed(seed: int, index: int) -> int:
+    """The seed of one of several answers to a request with `seed`: of the first, the request's own."""
+    if index == 0:
+        return seed
+    digest = blake2b(f"{seed}|{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def uniform(seed: int, place: int) -> float:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.vision_cache import VisionCache, VisionKey
 from skipvision.families.family import Family
 from skipvision.method.plan import SkipConfig
 from skipvision.method.split import split_visual_tokens
@@ -16,43 +20,89 @@ from skipvision.method.split import split_visual_tokens
 # Bounds the encoder's activations: 32 images of 576 patches in a tower of width 1024 take about 2 GB in float32.
 IMAGES_PER_PASS = 32
 
-
-def read_images(family: Family, images: Sequence[np.ndarray], skips: Sequence[SkipConfig]) -> list[Tensor]:
-    """Encode images and split their tokens as each one's config wishes.
-
-    Args:
-        images: (3, height, width) uint8 each, prepared; sizes may differ.
-        skips: one for each image.
-
-    Returns:
-        For each image its tokens in the order the decoder reads them: (lm_tokens, hidden).
-    """
-    features, saliency = _encode(family, images)
-    tokens: dict[int, Tensor] = {}
-    for where in _alike([(skip, len(each)) for skip, each in zip(skips, features, strict=True)]):
-        together = torch.stack([features[i] for i in where]), torch.stack([saliency[i] for i in where])
-        sequences = split_visual_tokens(*together, skips[where[0]], family.summary).sequence()
-        tokens.update(zip(where, sequences, strict=True))
-    return [tokens[i] for i in range(len(images))]
+Timing = Callable[..., AbstractContextManager[None]]
+"""As `ModelRunner.timing`."""
 
 
-def _encode(family: Family, images: Sequence[np.ndarray]) -> tuple[list[Tensor], list[Tensor]]:
-    """Features and saliency of each image; one pass for up to `IMAGES_PER_PASS` images of one size."""
-    features: dict[int, Tensor] = {}
-    saliency: dict[int, Tensor] = {}
-    for where in _alike([image.shape for image in images]):
-        for start in range(0, len(where), IMAGES_PER_PASS):
-            some = where[start : start + IMAGES_PER_PASS]
-            encoded = family.encode(torch.from_numpy(np.stack([images[i] for i in some])).to(family.device))
-            features.update(zip(some, encoded.features, strict=True))
-            saliency.update(zip(some, encoded.saliency, strict=True))
-    places = range(len(images))
-    return [features[i] for i in places], [saliency[i] for i in places]
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as one request wants it read."""
+
+    pixels: np.ndarray
+    """(3, height, width) uint8, prepared."""
+    digest: bytes
+    """Of the pixels."""
+    skip: SkipConfig
+
+    @property
+    def key(self) -> VisionKey:
+        return self.digest, self.skip
 
 
-def _alike(kinds: Sequence[Hashable]) -> list[list[int]]:
-    """Places of equal kinds together, in order of first appearance."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for place, kind in enumerate(kinds):
-        groups[kind].append(place)
+class ImageReader:
+    """The vision side of a model, which looks at no image twice while it remembers it."""
+
+    def __init__(self, family: Family, cache: VisionCache, timing: Timing) -> None:
+        self._family, self._cache, self._timing = family, cache, timing
+        self.hits = 0
+        """Pictures whose tokens were at hand: kept from before, or made for another picture of the same step."""
+        self.misses = 0
+
+    def read(self, pictures: Sequence[Picture]) -> list[tuple[Tensor, bool]]:
+        """The tokens of each picture as the decoder reads them, (lm_tokens, hidden), and whether it was encoded now.
+
+        Sizes and settings may differ.
+        """
+        tokens: dict[VisionKey, Tensor] = {}
+        missing: dict[VisionKey, int] = {}  # and for which picture it is made
+        for place, picture in enumerate(pictures):
+            found = self._cache.get(picture.key)
+            if found is not None:
+                tokens[picture.key] = found
+            else:
+                missing.setdefault(picture.key, place)
+        made = self._make([pictures[place] for place in missing.values()])
+        for key, each in made.items():
+            self._cache.put(key, each)
+        self.misses += len(made)
+        self.hits += len(pictures) - len(made)
+        tokens |= made
+        return [(tokens[picture.key], missing.get(picture.key) == place) for place, picture in enumerate(pictures)]
+
+    def _make(self, pictures: Sequence[Picture]) -> dict[VisionKey, Tensor]:
+        """Encode each image once, and reduce its tokens as each picture of it wishes."""
+        made: dict[VisionKey, Tensor] = {}
+        if not pictures:
+            return made
+        with self._timing(encode=1):
+            features, saliency = self._encode({picture.digest: picture.pixels for picture in pictures})
+        with self._timing(merge=1):
+            for alike in _alike(pictures, lambda picture: (picture.skip, len(features[picture.digest]))):
+                x, scores = (torch.stack([of[picture.digest] for picture in alike]) for of in (features, saliency))
+                split = split_visual_tokens(x, scores, alike[0].skip, self._family.summary)
+                made.update(zip([picture.key for picture in alike], split.sequence(), strict=True))
+        return made
+
+    def _encode(self, images: Mapping[bytes, np.ndarray]) -> tuple[dict[bytes, Tensor], dict[bytes, Tensor]]:
+        """Features and saliency of each image; one pass for up to `IMAGES_PER_PASS` images of one size."""
+        features: dict[bytes, Tensor] = {}
+        saliency: dict[bytes, Tensor] = {}
+        for alike in _alike(images, lambda digest: images[digest].shape):
+            for start in range(0, len(alike), IMAGES_PER_PASS):
+                some = alike[start : start + IMAGES_PER_PASS]
+                pixels = torch.from_numpy(np.stack([images[digest] for digest in some]))
+                encoded = self._family.encode(pixels.to(self._family.device))
+                features.update(zip(some, encoded.features, strict=True))
+                saliency.update(zip(some, encoded.saliency, strict=True))
+        return features, saliency
+
+
+Thing = TypeVar("Thing")
+
+
+def _alike(things: Iterable[Thing], kind: Callable[[Thing], Hashable]) -> list[list[Thing]]:
+    """Things of equal kinds together, in order of first appearance."""
+    groups: dict[Hashable, list[Thing]] = defaultdict(list)
+    for thing in things:
+        groups[kind(thing)].append(thing)
     return list(groups.values())

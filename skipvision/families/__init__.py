@@ -9,7 +9,8 @@ import torch
 from skipvision.errors import ConfigError
 from skipvision.families.checkpoint import read_config, resolve_model
 from skipvision.families.family import Attend, EncodedImages, Family, ImagePreparer, PromptTokens
-from skipvision.families.llava import LlavaFamily, LlavaPreparer, load_processor
+from skipvision.families.llava import LlavaFamily, load_processor
+from skipvision.families.llava_next import LlavaNextFamily
 from skipvision.families.patch import skipping
 
 __all__ = [
@@ -22,6 +23,9 @@ __all__ = [
     "load_preparer",
     "skipping",
 ]
+
+FAMILIES: dict[str, type[LlavaFamily]] = {"llava": LlavaFamily, "llava_next": LlavaNextFamily}
+"""By the `model_type` of a checkpoint's config."""
 
 
 def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = "auto") -> Family:
@@ -38,7 +42,7 @@ def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = 
     config = read_config(model)
     model = resolve_model(model)
     where = choose_device(device)
-    return LlavaFamily(model, config, device=where, dtype=choose_dtype(dtype, where))
+    return FAMILIES[config.model_type](model, config, device=where, dtype=choose_dtype(dtype, where))
 
 
 def load_preparer(model: str | Path | None) -> ImagePreparer:
@@ -48,7 +52,7 @@ def load_preparer(model: str | Path | None) -> ImagePreparer:
         ConfigError: unknown model or unsupported architecture.
     """
     config = read_config(model)
-    return LlavaPreparer(load_processor(resolve_model(model)).image_processor, config)
+    return FAMILIES[config.model_type].preparer_of(load_processor(resolve_model(model)).image_processor, config)
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,16 +14,20 @@ from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, LlavaConfig
+from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 from transformers.utils import cached_file
 
 from skipvision.errors import ConfigError
+from skipvision.families.tiles import TileLayout
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 
 SUMMARY_FILE = "skip_vision.safetensors"
 CONFIG_KEY = "skip_vision"
-SUPPORTED = ("llava (LLaVA-1.5: CLIP tower, LLaMA, Mistral or Qwen2 decoder)",)
+SUPPORTED = (
+    "llava (LLaVA-1.5: CLIP tower, LLaMA, Mistral or Qwen2 decoder)",
+    "llava_next (LLaVA-NeXT, also called LLaVA-1.6: the same towers and decoders)",
+)
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "zoo" / "scenes-llava"
 DECODERS = ("llama", "mistral", "qwen2")
 
@@ -33,7 +37,7 @@ def resolve_model(model: str | Path | None) -> str:
     return str(SHIPPED_MODEL) if model in (None, "zoo") else str(model)
 
 
-def read_config(model: str | Path | None) -> LlavaConfig:
+def read_config(model: str | Path | None) -> LlavaConfig | LlavaNextConfig:
     """Read and check a checkpoint's config; no weight is touched.
 
     Raises:
@@ -53,12 +57,13 @@ def read_config(model: str | Path | None) -> LlavaConfig:
     return check_supported(config, model)
 
 
-def check_supported(config: Any, model: str) -> LlavaConfig:
+def check_supported(config: Any, model: str) -> LlavaConfig | LlavaNextConfig:
     """Refuse, by name, what no family speaks."""
     kinds = {"model": config.model_type}
-    if isinstance(config, LlavaConfig):
+    is_llava = isinstance(config, LlavaConfig | LlavaNextConfig)
+    if is_llava:
         kinds |= {"tower": config.vision_config.model_type, "decoder": config.text_config.model_type}
-    known = isinstance(config, LlavaConfig) and kinds["tower"] == "clip_vision_model" and kinds["decoder"] in DECODERS
+    known = is_llava and kinds["tower"] == "clip_vision_model" and kinds["decoder"] in DECODERS
     if not known:
         found = ", ".join(f"{part} {kind}" for part, kind in kinds.items())
         raise ConfigError(f"{model!r} has an unsupported architecture ({found}); supported: {', '.join(SUPPORTED)}")
@@ -74,12 +79,18 @@ def check_supported(config: Any, model: str) -> LlavaConfig:
     return config
 
 
-def visual_tokens(config: LlavaConfig) -> int:
-    """Visual tokens the encoder makes of one image."""
+def visual_tokens(config: LlavaConfig | LlavaNextConfig, size: tuple[int, int] = (672, 672)) -> int:
+    """Visual tokens that the vision side makes of one image.
+
+    Args:
+        size: height and width of the image in pixels, which matter only to models that cut it into tiles.
+    """
+    if isinstance(config, LlavaNextConfig):
+        return TileLayout.of(*size, config).tokens
     return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
 
-def carried_skip(config: LlavaConfig) -> SkipConfig:
+def carried_skip(config: LlavaConfig | LlavaNextConfig) -> SkipConfig:
     """The setting that a checkpoint was fine-tuned with; `SkipConfig()` if it carries none.
 
     Raises:
@@ -94,7 +105,7 @@ def carried_skip(config: LlavaConfig) -> SkipConfig:
         raise ConfigError(f"the checkpoint's config.json has no valid {CONFIG_KEY!r}: {carried!r}") from error
 
 
-def choose_skip(wish: str | SkipConfig, config: LlavaConfig) -> SkipConfig:
+def choose_skip(wish: str | SkipConfig, config: LlavaConfig | LlavaNextConfig) -> SkipConfig:
     """Turn what the user said into a SkipConfig: `auto` is what the checkpoint carries."""
     if isinstance(wish, SkipConfig):
         return wish

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig
@@ -38,12 +38,12 @@ class PromptTokens:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """What the vision side made of a batch of images of one size."""
+    """What the vision side made of a batch of images; they may differ in their number of tokens."""
 
-    features: Tensor
-    """(images, tokens, hidden), after the projector."""
-    saliency: Tensor
-    """(images, tokens) float32; the tokens with the highest are retained."""
+    features: Sequence[Tensor]
+    """Of each image (tokens, hidden), after the projector, in the order in which the decoder was taught to read."""
+    saliency: Sequence[Tensor]
+    """Of each image (tokens,) float32; the tokens with the highest are retained."""
 
 
 class ImagePreparer(Protocol):
@@ -79,6 +79,8 @@ class Family(Protocol):
     carried_skip: SkipConfig
     """The setting that the checkpoint was fine-tuned with; `SkipConfig()` if none."""
     summary: SummaryPooling | None
+    layers: Sequence[nn.Module]
+    """The decoder's, in order: stock modules with `self_attn` and `mlp`, whose linear layers `read` calls by name."""
 
     def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
         """Put one user message through the checkpoint's chat template, images first.
@@ -95,7 +97,7 @@ class Family(Protocol):
         """Run the vision encoder, up to the layer that is read, and the projector.
 
         Args:
-            pixels: (images, 3, height, width) uint8 on `device`, prepared.
+            pixels: (images, 3, height, width) uint8 on `device`, prepared; images of one shape.
         """
         ...
 

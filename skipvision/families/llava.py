@@ -6,14 +6,14 @@ is copied: attention is a function of ours in transformers' attention table, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
 
@@ -21,11 +21,21 @@ from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
 from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
+from skipvision.families.narrow import narrow_linears
 from skipvision.families.prompt import PromptTokenizer
 from skipvision.method.flops import DecoderShape
 
 ATTENTION = "skipvision_packed"
 """Our name in transformers' attention table. It is not in the mask table, so that no mask is built."""
+
+
+def resized(image_processor: Any, rgb: np.ndarray) -> np.ndarray:
+    """What a checkpoint's own processor makes of one image, neither rescaled nor normalised: (..., side, side)."""
+    done = image_processor(
+        [rgb], do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
+    )
+    pixels: np.ndarray = np.asarray(done["pixel_values"][0])
+    return pixels.clip(0, 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
 
 
 class LlavaPreparer:
@@ -38,11 +48,7 @@ class LlavaPreparer:
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         """See `ImagePreparer.prepare`."""
-        done = self._image_processor(
-            [rgb], do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
-        )
-        pixels: np.ndarray = np.asarray(done["pixel_values"][0])
-        return pixels.clip(0, 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
+        return resized(self._image_processor, rgb)
 
     def visual_tokens(self, pixels: np.ndarray) -> int:
         """See `ImagePreparer.visual_tokens`; the tower sees one size only."""
@@ -59,16 +65,19 @@ class LlavaFamily:
     """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean."""
 
     name = "llava"
+    architecture: type[PreTrainedModel] = LlavaForConditionalGeneration
+    preparer_of: Callable[[Any, Any], ImagePreparer] = LlavaPreparer
 
-    def __init__(self, model: str | Path, config: LlavaConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: str | Path, config: Any, *, device: torch.device, dtype: torch.dtype) -> None:
         processor = load_processor(model)
         self.device, self.dtype = device, dtype
         self.shape = DecoderShape.from_config(config.text_config.to_dict())
-        self.preparer: ImagePreparer = LlavaPreparer(processor.image_processor, config)
+        self.preparer = type(self).preparer_of(processor.image_processor, config)
         self.context_tokens = int(config.text_config.max_position_embeddings)
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
-        self.model = load_weights(model, config, dtype).to(device).eval()
+        self.model: Any = load_weights(self.architecture, model, config, dtype).to(device).eval()
+        self.layers = self.model.model.language_model.layers
         self.eos_token_ids = _eos_token_ids(self.model, processor.tokenizer)
         summary = load_summary(model, self.shape.hidden)
         self.summary = summary.to(device, dtype) if summary is not None else None
@@ -76,6 +85,8 @@ class LlavaFamily:
         self._scale, self._shift = _normalisation(processor.image_processor, device)
         AttentionInterface.register(ATTENTION, _packed_attention)
         self.model.model.language_model.set_attn_implementation(ATTENTION)
+        if device.type == "cpu" and dtype == torch.float32:
+            narrow_linears(self.model.model.language_model)
 
     def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
         """See `Family.tokenize`."""
@@ -88,9 +99,14 @@ class LlavaFamily:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> EncodedImages:
         """See `Family.encode`."""
+        features, saliency = self._look(pixels)
+        return EncodedImages(features.unbind(), saliency.unbind())
+
+    def _look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What tower and projector make of (images, 3, side, side) uint8: features, and the CLS row of each image."""
         normal = (pixels.float() * self._scale + self._shift).to(self.dtype)
         hidden, saliency = run_tower(self.model.model.vision_tower, normal, layers=self._layers)
-        return EncodedImages(self.model.model.multi_modal_projector(hidden), saliency)
+        return self.model.model.multi_modal_projector(hidden), saliency
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -143,7 +159,7 @@ def load_processor(model: str | Path) -> Any:
         raise ConfigError(f"{str(model)!r} has no usable processor (image processor and tokenizer files)") from error
 
 
-def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+def load_weights(architecture: Any, model: str | Path, config: Any, dtype: torch.dtype) -> Any:
     """The checkpoint's weights, from safetensors only: other formats can run code when read.
 
     Raises:
@@ -152,9 +168,7 @@ def load_weights(model: str | Path, config: LlavaConfig, dtype: torch.dtype) -> 
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # ours is not the only output of the process that loads
     try:
-        return LlavaForConditionalGeneration.from_pretrained(
-            str(model), config=config, dtype=dtype, use_safetensors=True
-        )
+        return architecture.from_pretrained(str(model), config=config, dtype=dtype, use_safetensors=True)
     except OSError as error:
         raise ConfigError(
             f"{str(model)!r} has no safetensors weights; convert it with save_pretrained (pickled weights are refused)"
@@ -198,7 +212,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
 
 
-def _eos_token_ids(model: LlavaForConditionalGeneration, tokenizer: Any) -> frozenset[int]:
+def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Ends that the checkpoint's generation config, text config or tokenizer name."""
     for named in (model.generation_config.eos_token_id, model.config.text_config.eos_token_id, tokenizer.eos_token_id):
         if named is not None:

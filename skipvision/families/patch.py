@@ -47,6 +47,11 @@ def skipping(
     Raises:
         ConfigError: the wish does not fit the model.
     """
+    if not isinstance(model, LlavaForConditionalGeneration):
+        raise ConfigError(
+            f"a live model must be a LlavaForConditionalGeneration (LLaVA-1.5); got {type(model).__name__}, which the "
+            "engine runs with skipping"
+        )
     if config.is_off:
         yield model
         return

@@ -26,6 +26,22 @@ def cls_attention(cls_query: Tensor, keys: Tensor, *, scaling: float) -> Tensor:
 
 
 @torch.no_grad()
+def global_first(thumbnail: Tensor, tiles: Tensor) -> Tensor:
+    """Join the scores of one image's thumbnail and tiles so that every token of the thumbnail ranks before the tiles'.
+
+    Args:
+        thumbnail: (tokens,), not negative.
+        tiles: (tokens,), those of all tiles together.
+
+    Returns:
+        (thumbnail + tiles,) in the same order within either.
+
+    Source: Skip-Vision (arXiv:2503.21817), LLaVA-HD setting, which retains the global tokens.
+    """
+    return torch.cat([thumbnail, tiles - (tiles.amax() + 1)])
+
+
+@torch.no_grad()
 def most_salient(scores: Tensor, count: int) -> Tensor:
     """Index of the `count` highest scores per image, in raster order.
 

@@ -49,8 +49,9 @@ class Metric:
         return product(*self.labels.values())
 
 
-STAGES = ("read", "prepare", "encode", "prefill", "decode", "sample", "write")
-"""Where a row's time goes: bytes in, pixels ready, vision tower, prompt, answer, token choice, result out."""
+STAGES = ("read", "prepare", "encode", "merge", "prefill", "decode", "sample", "write")
+"""Where a row's time goes: bytes in, pixels ready, vision tower, visual tokens reduced, prompt, answer, token choice,
+result out."""
 
 ERROR_CODES = (
     "fetch_failed",
@@ -76,6 +77,7 @@ ERROR_CODES = (
     "image_unidentified",
     "image_unreadable",
     "input_invalid",
+    "logits_hook_failed",
     "prompt_has_image_token",
     "prompt_missing",
     "prompt_too_long",
@@ -86,6 +88,8 @@ ERROR_CODES = (
     "url_scheme",
 )
 """Every `error_code` a row may end with; a test holds it against the codes that the sources raise."""
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 ROWS = Metric(
     name="skipvision_rows_total",
@@ -155,12 +159,89 @@ STAGE_SECONDS = Metric(
     help="Time spent in each stage, added up over all tasks and workers, measured.",
     labels={"stage": STAGES},
 )
+ANSWERS = Metric(
+    name="skipvision_answers_total",
+    kind="counter",
+    unit="answers",
+    help="Answers by how they ended: the model's own end or a stop string, the limit of tokens, given up by whoever "
+    "asked, or a request that turned out to be wrong.",
+    labels={"finish_reason": ("stop", "length", "cancelled", "error")},
+)
+QUEUE_SECONDS = Metric(
+    name="skipvision_queue_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="From the moment the engine was given a row to the step that began to read it, measured.",
+    buckets=_SECONDS,
+)
+WORK_SECONDS = Metric(
+    name="skipvision_row_work_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="A row's share of the model's work, measured: of the vision side's passes by the images each row had encoded, "
+    "of the decoder's by the tokens each row had read.",
+    labels={"stage": ("encode", "prefill", "decode")},
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, *_SECONDS),
+)
+FIRST_TOKEN_SECONDS = Metric(
+    name="skipvision_first_token_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="From the moment the engine was given a row to its first token, measured.",
+    buckets=_SECONDS,
+)
+TOKEN_GAP_SECONDS = Metric(
+    name="skipvision_token_gap_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="From each token of a row to the next, measured.",
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+ENGINE_STEPS = Metric(
+    name="skipvision_engine_steps_total",
+    kind="counter",
+    unit="steps",
+    help="Forward passes of the decoder, each for all running requests.",
+)
+BATCH_SLOTS = Metric(
+    name="skipvision_batch_slots_total",
+    kind="counter",
+    unit="slots",
+    help="Places for requests in the engine's steps, all of them in each step, by whether a request was read in them.",
+    labels={"state": ("used", "empty")},
+)
+CACHE_PAGES = Metric(
+    name="skipvision_cache_pages_total",
+    kind="counter",
+    unit="pages",
+    help="Pages for keys and values, all of them in each step, by whether a request held them.",
+    labels={"state": ("held", "free")},
+)
+PREEMPTIONS = Metric(
+    name="skipvision_preemptions_total",
+    kind="counter",
+    unit="requests",
+    help="How often a request gave its pages to an older one, and read its prompt and its output again later.",
+)
+SHARED_PROMPT_TOKENS = Metric(
+    name="skipvision_shared_prompt_tokens_total",
+    kind="counter",
+    unit="tokens",
+    help="Prompt tokens that were not read, because a request beside them began with the same.",
+)
+VISION_CACHE_LOOKUPS = Metric(
+    name="skipvision_vision_cache_lookups_total",
+    kind="counter",
+    unit="images",
+    help="Images that were about to be read, by whether their visual tokens were at hand.",
+    labels={"result": ("hit", "miss")},
+)
 ROW_SECONDS = Metric(
     name="skipvision_row_seconds",
     kind="histogram",
     unit="seconds",
     help="From the moment the engine was given a row to its last token, measured.",
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+    buckets=_SECONDS,
 )
 ERRORS = Metric(
     name="skipvision_errors_total",
@@ -210,6 +291,17 @@ CATALOGUE: Mapping[str, Metric] = {
         BASELINE_KV_BYTES,
         STAGE_SECONDS,
         ROW_SECONDS,
+        ANSWERS,
+        QUEUE_SECONDS,
+        WORK_SECONDS,
+        FIRST_TOKEN_SECONDS,
+        TOKEN_GAP_SECONDS,
+        ENGINE_STEPS,
+        BATCH_SLOTS,
+        CACHE_PAGES,
+        PREEMPTIONS,
+        SHARED_PROMPT_TOKENS,
+        VISION_CACHE_LOOKUPS,
         ERRORS,
         JOB_ROWS,
         JOB_PROGRESS,

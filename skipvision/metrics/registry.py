@@ -53,12 +53,13 @@ class Registry:
         with self._lock:
             self._values[series] = value
 
-    def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        """Count `value` in its bucket of a histogram."""
+    def observe(self, metric: Metric, *values: float, **labels: str) -> None:
+        """Count each of `values` in its bucket of a histogram."""
         series = _series(metric, "histogram", labels)
         with self._lock:
-            self._values[series] += value
-            self._counts[series][bisect_left(metric.buckets, value)] += 1
+            self._values[series] += sum(values)
+            for value in values:
+                self._counts[series][bisect_left(metric.buckets, value)] += 1
 
     def value(self, metric: Metric, **labels: str) -> float:
         """What stands in one series now; of a histogram, the sum of what was observed."""

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from skipvision.engine.attention import ChunkRows, DecodeRows, StepAttention
-from skipvision.engine.kv_cache import KvCache, PagePool, PageTable
+from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
+from skipvision.engine.kv_cache import KvCache
+from skipvision.engine.pages import PagePool, PageTable
 from skipvision.method.flops import DecoderShape
 
 SCALING = 0.3
@@ -47,36 +48,69 @@ class Bench:
         return table
 
 
+def bias(lengths: list[int]) -> Tensor:
+    """(sequences, 1, 1, longest): 0 where a token counts."""
+    seen = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None, None, None]
+    return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
 def test_one_step_of_decodes_and_prompts_gives_each_what_a_plain_loop_gives(heads: int, kv_heads: int) -> None:
     bench = Bench(heads=heads, kv_heads=kv_heads)
-    speaking = [bench.tokens(count) for count in (40, 3, 17)]
+    speaking = [bench.tokens(count) for count in (40, 33, 3, 17)]  # the first two stand 3 pages apart
     tables = [bench.cached(k, v, len(k) - 1) for _, k, v in speaking]
-    fresh, extended = bench.tokens(9), bench.tokens(25)
+    fresh, extended = [bench.tokens(9), bench.tokens(9)], bench.tokens(25)
     past = bench.cached(*extended[1:], 19)
 
-    parts = [tuple(x[-1:] for x in tokens) for tokens in speaking] + [fresh, tuple(x[19:] for x in extended)]
+    parts = [tuple(x[-1:] for x in tokens) for tokens in speaking]
+    parts += [*fresh, tuple(x[19:] for x in extended)]
     q, k, v = (torch.cat(parts_of) for parts_of in zip(*parts, strict=True))
     written = [table.append(1) for table in tables]
-    slots = torch.zeros(3, 40, dtype=torch.int64)
-    for row, table in zip(slots, tables, strict=True):
+    scattered = torch.zeros(2, 17, dtype=torch.int64)
+    for row, table in zip(scattered, tables[2:], strict=True):
         row[: table.cached_tokens] = torch.from_numpy(table.slots(0, table.cached_tokens))
     attend = StepAttention(
         cache=bench.cache,
-        written_rows=torch.arange(3),
+        written_rows=torch.arange(4),
         written_slots=torch.cat([torch.from_numpy(each) for each in written]),
-        decodes=DecodeRows(slots, torch.tensor([40, 3, 17])),
+        decodes=[StridedDecodes(0, 48, 2, 40, bias([40, 33])), ScatteredDecodes(range(0), scattered, bias([3, 17]))],
         chunks=[
-            ChunkRows(3, 12, torch.empty(0, dtype=torch.int64), last_is_wanted=False),
-            ChunkRows(12, 18, torch.from_numpy(past.slots(0, 19)), last_is_wanted=True),
+            ChunkRows(4, 22, 2, None, None, last_is_wanted=False),
+            ChunkRows(
+                22, 28, 1, torch.from_numpy(past.slots(0, 19)), torch.full((6, 25), -torch.inf).triu(20),
+                last_is_wanted=True,
+            ),
         ],
-    )
+    )  # fmt: skip
     expected = [plainly(tokens[0][-1:], *tokens[1:]) for tokens in speaking]
-    expected += [plainly(*fresh), plainly(extended[0][19:], *extended[1:])]
+    expected += [*(plainly(*each) for each in fresh), plainly(extended[0][19:], *extended[1:])]
     everything = attend(1, q, k, v, SCALING, only_wanted=False)
     torch.testing.assert_close(everything, torch.cat(expected))
-    wanted = torch.tensor([0, 1, 2, 17])
+    wanted = torch.tensor([0, 1, 2, 3, 27])
     torch.testing.assert_close(attend(1, q[wanted], k, v, SCALING, only_wanted=True), everything[wanted])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("lengths", [(5, 1, 9), (4, 4, 4)])
+def test_sequences_from_one_trunk_attend_to_it_and_to_their_own(
+    heads: int, kv_heads: int, lengths: tuple[int, ...]
+) -> None:
+    bench = Bench(heads=heads, kv_heads=kv_heads)
+    _, *trunk = bench.tokens(32)
+    bench.cached(*trunk, 32)
+    own = [bench.tokens(length) for length in lengths]
+    tables = [bench.cached(k, v, len(k) - 1) for _, k, v in own]
+    q, k, v = (torch.cat([tokens[part][-1:] for tokens in own]) for part in range(3))
+    written = torch.cat([torch.from_numpy(table.append(1)) for table in tables])
+    slots = torch.zeros(3, max(lengths), dtype=torch.int64)
+    for row, table in zip(slots, tables, strict=True):
+        row[: table.cached_tokens] = torch.from_numpy(table.slots(0, table.cached_tokens))
+    rest = bias(list(lengths)) if len(set(lengths)) > 1 else None
+    attend = StepAttention(bench.cache, None, written, [ScatteredDecodes(range(32), slots, rest)], [])
+    expected = [
+        plainly(tokens[0][-1:], *(torch.cat(pair) for pair in zip(trunk, tokens[1:], strict=True))) for tokens in own
+    ]
+    torch.testing.assert_close(attend(1, q, k, v, SCALING, only_wanted=False), torch.cat(expected))
 
 
 def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
@@ -85,12 +119,10 @@ def test_rows_that_are_not_written_leave_no_trace_in_the_cache() -> None:
     kept = torch.tensor([0, 1, 5, 6, 7])
     table = PageTable()
     bench.pool.hand_out(table, 1)
-    nothing = torch.empty(0, dtype=torch.int64)
-    attend = StepAttention(
-        bench.cache, kept, torch.from_numpy(table.append(5)), None, [ChunkRows(0, 8, nothing, False)]
-    )
+    chunk = ChunkRows(0, 8, 1, None, None, last_is_wanted=False)
+    attend = StepAttention(bench.cache, kept, torch.from_numpy(table.append(5)), [], [chunk])
     attend(0, q[:0], k, v, SCALING, only_wanted=True)
 
-    assert torch.equal(bench.cache.read(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept])
-    assert int(bench.cache.keys.any(dim=-1).any(dim=-1).sum()) == 5
-    assert int(bench.cache.values.any(dim=-1).any(dim=-1).sum()) == 5
+    assert torch.equal(bench.cache.gather(0, torch.from_numpy(table.slots(0, 5)))[0], k[kept].transpose(0, 1))
+    for each in (bench.cache.keys, bench.cache.values):
+        assert int(each.any(dim=-1).any(dim=1).sum()) == 5

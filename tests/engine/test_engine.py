@@ -38,7 +38,7 @@ def ask(name: str, *, max_tokens: int = 8, prompt: str = "describe the picture",
 
 
 def nothing_is_held(engine: Engine) -> bool:
-    return engine.free_cache_tokens == engine.cache_tokens and not engine.has_work
+    return engine.stats().free_pages == engine.stats().num_pages and not engine.has_work
 
 
 def test_requests_join_and_leave_between_steps(family: Family) -> None:
@@ -59,7 +59,7 @@ def test_a_pool_too_small_for_all_makes_requests_wait_and_all_finish(family: Fam
         engine.add(ask(name, images=(image,), max_tokens=40))
     finished = answers(drive(engine))
     assert list(finished) == names, "first come, first served"
-    assert engine.preemptions > 0
+    assert engine.stats().preemptions > 0
     assert {len(answer.output_ids) for answer in finished.values()} == {40}
     assert nothing_is_held(engine)
 
@@ -73,7 +73,7 @@ def test_all_pages_are_free_after_answers_of_every_kind(family: Family) -> None:
         engine.step()
     engine.cancel("2")
     engine.cancel("6")
-    assert engine.free_cache_tokens < engine.cache_tokens
+    assert engine.stats().free_pages < engine.stats().num_pages
     assert len(answers(drive(engine))) == 6, "0 had finished before the cancellations"
     assert nothing_is_held(engine)
 
@@ -87,7 +87,7 @@ def test_a_cancelled_request_frees_its_pages_at_once_and_says_so_once(family: Fa
     engine.cancel("b")
     engine.cancel("b")
     engine.cancel("never heard of")
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
     last = engine.step()
     assert [delta.answer.finish_reason for delta in last] == ["cancelled", "cancelled"]
     assert [(delta.text, delta.token_id) for delta in last] == [("", None)] * 2

@@ -170,7 +170,7 @@ def test_want_of_room_changes_no_token(family: Family, limits: dict[str, int]) -
     roomy, narrow = Engine(family, skip=CARRIED), Engine(family, skip=CARRIED, **limits)
     asked = mixed(roomy)
     assert outputs(narrow, asked) == outputs(roomy, asked)
-    assert narrow.free_cache_tokens == narrow.cache_tokens
+    assert narrow.stats().free_pages == narrow.stats().num_pages
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_step_tokens": 23}, {"max_running": 3}])
@@ -181,8 +181,8 @@ def test_giving_way_to_an_older_answer_changes_no_token(family: Family, limits: 
         for i, request in enumerate(mixed(roomy))
     ]
     assert outputs(narrow, asked) == outputs(roomy, asked)
-    assert narrow.free_cache_tokens == narrow.cache_tokens
-    assert narrow.preemptions > 2 > roomy.preemptions == 0
+    assert narrow.stats().free_pages == narrow.stats().num_pages
+    assert narrow.stats().preemptions > 2 > roomy.stats().preemptions == 0
 
 
 FORKS = {
@@ -214,10 +214,25 @@ def test_questions_about_one_image_share_its_reading_and_are_answered_as_if_alon
     encode = family.encode
     monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
     assert outputs(engine, asked) == alone
-    assert engine.free_cache_tokens == engine.cache_tokens
-    assert engine.shared_prompt_tokens > 0
-    if not limits:
-        assert sum(passes) == sum([1, 2, 1, 2]), "each prompt's images once, alone and as a pair"
+    assert engine.stats().free_pages == engine.stats().num_pages
+    assert engine.stats().shared_prompt_tokens > 0
+    assert sum(passes) == 2, "each image once, alone or as a pair"
+
+
+@pytest.mark.parametrize("cache_tokens", [32, 48, 64])
+def test_what_would_not_fit_if_it_were_shared_is_read_by_each(plain_family: Family, cache_tokens: int) -> None:
+    skip = SkipConfig(retain=2, forget_skipped=True)
+    engine = Engine(plain_family, skip=skip, cache_tokens=cache_tokens)
+    sampling = Sampling(max_tokens=8, ignore_eos=True)
+    images = (engine.prepare(picture(0)),) * 2
+    asked = [Request(prompt=f"what {word}", images=images, sampling=sampling) for word in ("is", "shape", "is")]
+    for request in asked:
+        engine.add(request)
+    said: dict[str, tuple[int, ...]] = {}
+    for _ in range(100):
+        said.update({delta.request_id: delta.answer.output_ids for delta in engine.step() if delta.answer})
+    alone = outputs(Engine(plain_family, skip=skip, max_running=1), asked)
+    assert [said.get(request.request_id) for request in asked] == alone
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -237,7 +252,7 @@ def test_those_who_share_an_image_go_on_when_one_of_them_is_cancelled(family: Fa
     for i, request in enumerate(asked):
         said = finished[request.request_id].output_ids
         assert said == (alone[i] if i != place else alone[i][: len(said)])
-    assert engine.free_cache_tokens == engine.cache_tokens
+    assert engine.stats().free_pages == engine.stats().num_pages
 
 
 def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_lose_no_token(family: Family) -> None:
@@ -281,9 +296,9 @@ def test_two_hundred_requests_of_all_kinds_and_cancellations_leave_no_page_and_l
             said[delta.request_id] = delta.answer or said.get(delta.request_id)
         if rng.random() < 0.3 and cancelled:
             engine.cancel(str(cancelled.pop()))
-    assert (engine.free_cache_tokens, len(said)) == (engine.cache_tokens, 200)
-    assert engine.preemptions > 5
-    assert engine.shared_prompt_tokens > 0
+    assert (engine.stats().free_pages, len(said)) == (engine.stats().num_pages, 200)
+    assert engine.stats().preemptions > 5
+    assert engine.stats().shared_prompt_tokens > 0
     for whole in Engine(family, skip=CARRIED).answer(asked):
         answer = said[whole.request_id]
         if answer.finish_reason == "cancelled":

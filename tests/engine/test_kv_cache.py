@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skipvision.engine.kv_cache import PAGE_TOKENS, KvCache, PagePool, PageTable, choose_num_pages, pages_for
+from skipvision.engine.kv_cache import KvCache, choose_num_pages
+from skipvision.engine.pages import PAGE_TOKENS, PagePool, PageTable, pages_for
 from skipvision.errors import ConfigError
 from skipvision.method.flops import DecoderShape
 
@@ -60,9 +61,9 @@ def test_a_sequence_reads_back_what_it_wrote_across_scattered_pages() -> None:
         cache.write(1, slots, keys[part], values[part])
 
     assert table.cached_tokens == 40
-    read = cache.read(1, torch.from_numpy(table.slots(0, 40)))
-    assert torch.equal(read[0], keys)
-    assert torch.equal(read[1], values)
+    gathered = cache.gather(1, torch.from_numpy(table.slots(0, 40)))
+    assert torch.equal(gathered[0], keys.transpose(0, 1))
+    assert torch.equal(gathered[1], values.transpose(0, 1))
     assert not cache.keys[0].any(), "the other layer is untouched"
 
 
@@ -87,14 +88,67 @@ def test_sequences_that_share_a_beginning_go_on_apart_and_free_it_with_the_last(
         own[id(table)] = torch.randn(2, SHAPE.kv_heads, SHAPE.head_dim)
         cache.write(0, torch.from_numpy(table.append(2)), own[id(table)], own[id(table)])
     for table in (first, *others):
-        read = cache.read(0, torch.from_numpy(table.slots(0, tokens + 2)))
-        for part in read:
-            assert torch.equal(part, torch.cat([keys, own[id(table)]]))
+        for part in cache.gather(0, torch.from_numpy(table.slots(0, tokens + 2))):
+            assert torch.equal(part.transpose(0, 1), torch.cat([keys, own[id(table)]]))
     pool.give_back(first)
-    assert torch.equal(cache.read(0, torch.from_numpy(others[0].slots(0, tokens)))[0], keys)
+    assert torch.equal(cache.gather(0, torch.from_numpy(others[0].slots(0, tokens)))[0], keys.transpose(0, 1))
     for table in others:
         pool.give_back(table)
     assert pool.free_tokens == pool.capacity_tokens
+
+
+def test_sequences_of_one_size_stand_at_equal_distances_and_grow_in_place() -> None:
+    pool = PagePool(40)
+    tables = [PageTable() for _ in range(5)]
+    for table in tables:
+        pool.claim(table, 6)
+        pool.hand_out(table, 2)
+    starts = [table.first_slot for table in tables]
+    assert starts == [place * 6 * PAGE_TOKENS for place in range(5)]
+
+    pool.give_back(tables[2])
+    again = PageTable()
+    pool.claim(again, 6)
+    for table in (*tables[:2], again, *tables[3:]):
+        pool.hand_out(table, 6 - len(table.pages))
+    assert [table.first_slot for table in (*tables[:2], again, *tables[3:])] == starts
+
+
+def test_a_claim_is_given_up_to_whoever_needs_the_last_pages() -> None:
+    pool = PagePool(8)
+    first, second = PageTable(), PageTable()
+    pool.claim(first, 8)
+    pool.hand_out(first, 2)
+    pool.claim(second, 4)
+    assert not second.claim, "no four pages are left that nobody claims"
+    pool.hand_out(second, 5)
+    pool.hand_out(first, 1)
+    assert sorted(first.pages + second.pages) == list(range(8))
+    assert first.first_slot is None
+    pool.give_back(first)
+    pool.give_back(second)
+    pool.claim(second, 8)
+    assert second.claim == range(8)
+
+
+def test_unclaimed_pages_go_first() -> None:
+    pool = PagePool(8)
+    first = PageTable()
+    pool.claim(first, 5)
+    pool.hand_out(first, 1)
+    assert take(pool, 3 * PAGE_TOKENS).pages == [5, 6, 7]
+    assert take(pool, PAGE_TOKENS).pages == [1]
+
+
+def test_sequences_at_equal_distances_are_read_in_place() -> None:
+    cache = KvCache(SHAPE, num_pages=12, device=CPU, dtype=torch.float32)
+    cache.keys.normal_()
+    cache.values.normal_()
+    rows = cache.rows(1, 3 * PAGE_TOKENS, count=3, distance=2 * PAGE_TOKENS, tokens=20)
+    slots = torch.arange(3)[:, None] * 2 * PAGE_TOKENS + 3 * PAGE_TOKENS + torch.arange(20)
+    for view, gathered, whole in zip(rows, cache.gather(1, slots), (cache.keys, cache.values), strict=True):
+        assert torch.equal(view, gathered.transpose(0, 1))
+        assert view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 def test_the_operators_number_is_taken_and_rounded_up_to_pages() -> None:

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from skipvision.engine.intake import Intake, Limits
-from skipvision.engine.kv_cache import KvCache, PagePool
+from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import LiveRequest
 from skipvision.engine.model_runner import ModelRunner
+from skipvision.engine.pages import PagePool
 from skipvision.engine.request import Request, Sampling
 from skipvision.engine.scheduler import Step
+from skipvision.engine.vision_cache import VisionCache
 from skipvision.families import Family
 from skipvision.method.plan import SkipConfig
 from tests.engine.subjects import CARRIED, picture
@@ -23,14 +25,14 @@ class Bench:
         self.family = family
         self.pool = PagePool(100)
         self.cache = KvCache(family.shape, num_pages=100, device=family.device, dtype=family.dtype)
-        self.runner = ModelRunner(family, self.cache)
+        self.runner = ModelRunner(family, self.cache, VisionCache(0))
         limits = Limits(context_tokens=512, step_tokens=512, cache_tokens=512)
         self.intake = Intake(family, SkipConfig(), limits)
 
-    def admitted(self, prompt: str, *, pictures: int, skip: SkipConfig) -> LiveRequest:
-        images = tuple(self.family.preparer.prepare(picture(seed)) for seed in range(pictures))
+    def admitted(self, prompt: str, *, pictures: int, skip: SkipConfig, first: int = 0) -> LiveRequest:
+        images = tuple(self.family.preparer.prepare(picture(seed)) for seed in range(first, first + pictures))
         request = Request(prompt=prompt, images=images, skip=skip, sampling=Sampling(max_tokens=9))
-        live = self.intake.accept(request)
+        [live] = self.intake.accept(request)
         for table in (live.cached, live.transient):
             self.pool.hand_out(table, table.pages_to_hold(live.plan.prompt_tokens + 9))
         return live
@@ -49,7 +51,7 @@ class Bench:
 
     def filled_slots(self) -> set[int]:
         """Slots that hold something, the same in every layer and for keys and values."""
-        filled = [x.any(dim=-1).any(dim=-1) for x in (*self.cache.keys, *self.cache.values)]
+        filled = [x.any(dim=-1).any(dim=0) for x in (*self.cache.keys, *self.cache.values)]
         assert all(torch.equal(filled[0], other) for other in filled)
         return set(filled[0].nonzero().flatten().tolist())
 
@@ -102,7 +104,7 @@ def test_a_prompt_read_in_parts_leaves_the_cache_and_the_logits_of_one_read_whol
     kept = [torch.from_numpy(live.cached.slots(0, live.plan.cached_tokens)) for live in asked]
     for layer in range(family.shape.layers):
         torch.testing.assert_close(
-            parts.cache.read(layer, kept[1]), whole.cache.read(layer, kept[0]), rtol=1e-4, atol=1e-5
+            parts.cache.gather(layer, kept[1]), whole.cache.gather(layer, kept[0]), rtol=1e-4, atol=1e-5
         )
 
 
@@ -116,12 +118,12 @@ def test_all_images_of_a_step_are_encoded_in_one_pass(family: Family, monkeypatc
 
     monkeypatch.setattr(family, "encode", counted)
     bench = Bench(family)
-    asked = [bench.admitted("what", pictures=n, skip=skip) for n, skip in ((1, CARRIED), (2, REMEMBERED), (0, CARRIED))]
-    bench.run(prompts=tuple(asked))
+    kinds = ((0, 1, CARRIED), (1, 2, REMEMBERED), (3, 0, CARRIED))
+    bench.run(prompts=tuple(bench.admitted("what", pictures=n, skip=skip, first=first) for first, n, skip in kinds))
     assert passes == [3]
 
     monkeypatch.setattr("skipvision.engine.visual.IMAGES_PER_PASS", 2)
-    bench.run(prompts=tuple(bench.admitted("what", pictures=1, skip=CARRIED) for _ in range(5)))
+    bench.run(prompts=tuple(bench.admitted("what", pictures=1, skip=CARRIED, first=first) for first in range(5)))
     assert passes == [3, 2, 2, 1]
 
 
@@ -130,8 +132,8 @@ def test_seconds_go_to_the_stages_that_took_place(family: Family) -> None:
     live = bench.admitted("describe", pictures=0, skip=CARRIED)
     bench.run(prompts=(live,))
     text_only = dict(bench.runner.stage_seconds)
-    assert text_only["prefill"] > 0 == text_only["encode"] == text_only["decode"]
+    assert text_only["prefill"] > 0 == text_only["encode"] == text_only["merge"] == text_only["decode"]
     live.hear(7, end_tokens=())
     bench.run(decodes=(live,), prompts=(bench.admitted("describe", pictures=1, skip=CARRIED),))
-    for stage in ("encode", "prefill", "decode"):
+    for stage in ("encode", "merge", "prefill", "decode"):
         assert bench.runner.stage_seconds[stage] > text_only[stage]

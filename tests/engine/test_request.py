@@ -26,6 +26,9 @@ from skipvision.errors import InputError
         ({"seed": 2**63}, "seed"),
         ({"stop": ("",)}, "stop"),
         ({"stop": "end"}, "stop"),
+        ({"logprobs": -1}, "logprobs must be from 0 to 20, or None for none; got -1"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
     ],
 )
 def test_sampling_out_of_range_is_refused_naming_setting_and_value(wish: dict[str, object], says: str) -> None:
@@ -36,7 +39,8 @@ def test_sampling_out_of_range_is_refused_naming_setting_and_value(wish: dict[st
 
 def test_the_edges_of_every_range_are_allowed() -> None:
     Sampling(max_tokens=1, temperature=0, top_p=1, top_k=1, seed=2**63 - 1, stop=("x",))
-    Sampling(temperature=1e-300, top_p=1e-300, seed=0)
+    Sampling(temperature=1e-300, top_p=1e-300, seed=0, logprobs=0)
+    Sampling(logprobs=20)
 
 
 def test_requests_get_ids_of_their_own() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skipvision.engine.request import Sampling
-from skipvision.engine.sampling import choose_tokens, keep_likely, uniform
+from skipvision.engine.sampling import check_numbers, choose_tokens, keep_likely, uniform
 from skipvision.errors import EngineDeadError
 
 LOGITS = torch.tensor([1.0, 3.0, 2.0, -1.0, 0.0])
@@ -75,4 +75,4 @@ def test_a_token_without_probability_is_never_drawn_however_the_dice_fall(monkey
 
 def test_logits_that_are_no_numbers_are_not_sampled_from() -> None:
     with pytest.raises(EngineDeadError, match="not numbers"):
-        choose_tokens(torch.tensor([[0.0, torch.nan]]), [Sampling()], [0])
+        check_numbers(torch.tensor([[0.0, torch.nan]]))

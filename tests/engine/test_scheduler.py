@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from skipvision.engine.kv_cache import PagePool
 from skipvision.engine.live_request import LiveRequest, Reading
+from skipvision.engine.pages import PagePool
 from skipvision.engine.request import Priority, Sampling
 from skipvision.engine.scheduler import Scheduler, Step
 from skipvision.engine.text import AnswerText

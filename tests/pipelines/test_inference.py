@@ -1,4 +1,4 @@
-"""The engine worker: callers share one engine, a wrong row fails alone, a broken engine fails the shard."""
+"""The engine worker: callers share one engine, a wrong row fails alone, and shards are committed with their numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 
 from pipelines.account import all_tokens
 from pipelines.commit import FOOTER, committed_shard, committed_shards
-from pipelines.engine_thread import EngineThread
+from pipelines.engine_thread import EngineThread, EngineWork
 from pipelines.folder import JobFolder, shard_name
 from pipelines.freeze import freeze
 from pipelines.inference import Inference, InferenceWorker, row_seed
 from pipelines.model import choose_model
+from pipelines.observed import OBSERVED, record
 from pipelines.plan import JobPlan
 from pipelines.prepare import SHARD, Preparation
 from pipelines.result_rows import result_schema
@@ -27,8 +28,9 @@ from pipelines.statistics import ShardStatistics, add_up
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Answer, Engine, Request, Sampling
-from skipvision.errors import ConfigError, EngineDeadError, InputError
+from skipvision.errors import ConfigError, InputError
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
+from skipvision.metrics import Registry
 from tests.broken_images import write_good
 
 SKIP = "6/4:plain"
@@ -54,36 +56,38 @@ def texts(outcomes: list[Answer | InputError]) -> list[str]:
 
 def test_callers_that_share_an_engine_get_what_they_would_alone(load, requests):
     alone = [answer.text for answer in load().answer([replace(r, request_id=f"{i}") for i, r in enumerate(requests)])]
-    thread = EngineThread(load(), reload=load)
+    thread = EngineThread(load())
     with ThreadPoolExecutor(3) as callers:
         together = list(callers.map(thread.answer, (requests[0:4], requests[4:8], requests[8:12])))
     assert [text for outcomes in together for text in texts(outcomes)] == alone
-    spent = thread.take_stage_seconds()
-    assert min(spent[stage] for stage in ("encode", "prefill", "decode")) > 0
-    assert thread.take_stage_seconds() == {}
+    work = thread.take_work()
+    assert min(work.stage_seconds[stage] for stage in ("encode", "merge", "prefill", "decode")) > 0
+    assert work.counts.slots == 4 * work.counts.steps > work.counts.slots_used > 0
+    assert work.counts.vision_cache_misses == 12
+    assert thread.take_work() == EngineWork()
 
 
 def test_a_wrong_request_fails_alone(load, requests):
     wrong = Request(prompt="what " * 600, images=requests[0].images)
-    outcomes = EngineThread(load(), reload=load).answer([requests[0], wrong, requests[1]])
+    outcomes = EngineThread(load()).answer([requests[0], wrong, requests[1]])
     assert [getattr(outcome, "code", "answered") for outcome in outcomes] == ["answered", "prompt_too_long", "answered"]
 
 
+def test_a_request_that_turns_out_to_be_wrong_is_an_error_and_the_others_are_answered(load, requests):
+    def gives_up(output_ids, logits):
+        return logits if len(output_ids) < 2 else None
+
+    failing = replace(requests[1], logits_hook=gives_up)
+    outcomes = EngineThread(load()).answer([requests[0], failing, requests[2]])
+    assert [getattr(outcome, "code", "answered") for outcome in outcomes] == [
+        "answered",
+        "logits_hook_failed",
+        "answered",
+    ]
+
+
 def test_nobody_asks_nothing(load):
-    assert EngineThread(load(), reload=load).answer([]) == []
-
-
-def test_a_broken_engine_fails_every_caller_and_the_next_finds_a_new_one(load, requests, monkeypatch):
-    broken = load()
-
-    def break_down(*_: object) -> None:
-        raise RuntimeError("out of luck")
-
-    monkeypatch.setattr(broken._runner, "run", break_down)
-    thread = EngineThread(broken, reload=load)
-    with pytest.raises(EngineDeadError, match="out of luck"):
-        thread.answer(requests[:2])
-    assert len(texts(thread.answer(requests[2:4]))) == 2
+    assert EngineThread(load()).answer([]) == []
 
 
 @pytest.fixture
@@ -138,7 +142,7 @@ def test_a_shard_that_is_committed_is_not_answered_again(job):
     before = (folder.path / shard_name(0)).read_bytes()
     again = told(worker(prepared))
     assert again.tokens == first.tokens
-    assert worker._engine.take_stage_seconds() == {}, "the engine did nothing"
+    assert worker._engine.take_work() == EngineWork(), "the engine did nothing"
     assert (folder.path / shard_name(0)).read_bytes() == before
 
 
@@ -167,7 +171,7 @@ def test_all_tokens_cost_what_the_formulas_say(job, load):
     _, _, preparation, inference = job
     worker = InferenceWorker(inference)
     answers = worker._answer(preparation.prepare(0))
-    statistics = worker._account.of_shard(0, answers, {})
+    statistics = worker._account.of_shard(0, answers, EngineWork())
     shape = load().family.shape
     full = [all_tokens(answer.plan) for answer in answers]
     assert statistics.actual.prefill_flops == sum(prefill_flops(shape, answer.plan) for answer in answers)
@@ -188,6 +192,19 @@ def test_numbers_survive_the_way_through_json_and_add_up(job):
     total = add_up(shards)
     assert (total.rows, total.ok, total.errors) == (7, 6, 1)
     assert total.tokens == add_up(committed_shards(folder, plan).values()).tokens
+    assert total.finish_reasons == {"length": 6}
+    assert total.engine.vision_cache_misses == 6
+    assert total.row_seconds.total > total.row_seconds.first_token > total.row_seconds.queue > 0
+
+
+def test_every_answered_row_is_observed_in_every_histogram(job):
+    _, _, preparation, inference = job
+    [row] = InferenceWorker(inference)(preparation.prepare(1)).to_pylist()
+    assert {name: len(row[name]) for name in OBSERVED} == dict.fromkeys(OBSERVED, 2) | {"gap_seconds": 2 * (4 - 1)}
+    registry = Registry()
+    record(row, registry)
+    for each in OBSERVED.values():
+        assert registry.value(each.metric, **each.labels) > 0
 
 
 @pytest.mark.parametrize("damage", ["empty", "foreign", "short"])

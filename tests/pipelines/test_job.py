@@ -121,6 +121,19 @@ def test_what_is_scraped_is_what_is_reported(finished):
     assert published["skipvision_baseline_flops_total", "prefill"] == report.all_tokens.prefill_flops
     assert published["skipvision_stage_seconds_total", "prefill"] == pytest.approx(report.stage_seconds["prefill"])
     assert published["skipvision_job_rows", "waiting"] == 0
+    ended = {reason: published["skipvision_answers_total", reason] for reason in ("stop", "length")}
+    assert ended == {"stop": 0, "length": 0} | report.finish_reasons
+    assert sum(ended.values()) == report.ok
+    for name in ("row", "queue", "first_token"):
+        assert published[f"skipvision_{name}_seconds_count",] == report.ok
+    assert published["skipvision_token_gap_seconds_count",] == report.tokens.output - report.ok
+    assert published["skipvision_first_token_seconds_sum",] == pytest.approx(report.row_seconds.first_token)
+    assert published["skipvision_row_work_seconds_sum", "decode"] == pytest.approx(report.row_seconds.decode)
+    engine = report.engine
+    assert published["skipvision_engine_steps_total",] == engine.steps > 0
+    assert published["skipvision_batch_slots_total", "used"] == engine.slots_used > 0
+    assert published["skipvision_cache_pages_total", "held"] == engine.pages_held > 0
+    assert published["skipvision_vision_cache_lookups_total", "miss"] == engine.vision_cache_misses > 0
     for code, rows in report.errors_by_code.items():
         assert published["skipvision_errors_total", code] == rows
 

@@ -21,9 +21,10 @@ from pipelines.report import write_report
 from pipelines.report_rows import ANSWERED_SHOWN, ERRORS_SHOWN
 from pipelines.result_rows import result_schema
 from pipelines.sources import find_source
-from pipelines.statistics import Cost, JobReport, TokenCounts
+from pipelines.statistics import Cost, JobReport, RowSeconds, TokenCounts
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
+from skipvision.engine import EngineCounts
 from skipvision.method.plan import SkipConfig
 
 HOSTILE = "<script>alert(1)</script>\"' onerror=x </style><img src=http://evil.example/x>{{ 7 * 7 }}"
@@ -80,6 +81,9 @@ def report_of(**changes: Any) -> JobReport:
         "actual": Cost(prefill_flops=30_000_000, decode_flops=8_000_000, kv_bytes=1536),
         "all_tokens": Cost(prefill_flops=90_000_000, decode_flops=10_000_000, kv_bytes=6144),
         "stage_seconds": {"decode": 61.5, "read": 2.5},
+        "finish_reasons": {"length": 2000, "stop": 10000},
+        "row_seconds": RowSeconds(total=24000, queue=6000, first_token=9000, between_tokens=15000),
+        "engine": EngineCounts(steps=4321, slots=400, slots_used=300, pages=1000, pages_held=125, preemptions=98765),
         "wall_seconds": 61.7,
         "rows_per_second": 200.08,
         "timeline": ((20.0, 4000), (60.0, 12345)),
@@ -128,6 +132,10 @@ def test_the_page_shows_the_numbers_of_report_json(job):
     assert "1.5 KiB" in text
     assert "25.0% of all tokens" in text
     assert "Modelled, causal" in text
+    for fact in ("in line, mean0.500 s", "to the first token, mean0.750 s", "places taken in them75.0%"):
+        assert fact in "".join(line.strip() for line in text.splitlines())
+    assert "cache pages held12.5%" in text
+    assert "requests put back98,765" in text
 
 
 def test_report_json_gives_the_report_back(job):
