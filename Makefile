@@ -46,6 +46,7 @@ bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limit
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m benchmarks.print_tables
 
 bench-peers: $(PEERS_INSTALLED)  ## build the environment in which `make bench` runs vLLM

@@ -7,9 +7,7 @@ from memory and not from the processor's cache.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -19,7 +17,7 @@ import torch
 import typer
 from torch import nn
 
-from benchmarks.machine import ROOT, circumstances, matmul_rate, spread
+from benchmarks.machine import ROOT, matmul_rate, spread, write_result
 from benchmarks.random_llava import small
 from skipvision.engine.attention import ScatteredDecodes, StepAttention, StridedDecodes
 from skipvision.engine.kv_cache import KvCache
@@ -41,17 +39,13 @@ def measure(
     shape = DecoderShape.from_config(small().text_config.to_dict())
     with torch.inference_mode():
         result = {
-            "benchmark": "kernels",
-            **circumstances(),
             "rounds": rounds,
             "matmul_flops_per_second": matmul_rate(torch.device("cpu"), torch.float32),
             "linear": [compare_linears(shape, rows, rounds) for rows in ROWS],
             "decode_attention": [compare_attention(shape, *cache, rounds=rounds) for cache in CACHES],
             "trunk_attention": [compare_trunk(shape, *cache, rounds=rounds) for cache in CACHES[1:]],
         }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(f"written: {os.path.relpath(output)}")
+    write_result(output, "kernels", result)
 
 
 def compare_linears(shape: DecoderShape, rows: int, rounds: int) -> dict[str, Any]:
@@ -135,32 +129,6 @@ def take_turns(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, di
             run()
             seconds[name].append(perf_counter() - started)
     return {f"{name}_seconds": spread(each[1:]) for name, each in seconds.items()}
-
-
-def kernels_table(result: dict[str, Any]) -> str:
-    """Both comparisons, as milliseconds for all layers of one step."""
-    lines = ["| one step of all layers | before, ms | now, ms | ratio | now |", "| --- | ---: | ---: | ---: | ---: |"]
-    for each in result["linear"]:
-        before, now = each["input_by_weight_seconds"], each["weight_by_input_seconds"]
-        lines.append(_row(f"linear layers, {each['rows']} rows", before, now, each["flops"], "GFLOP/s"))
-    for each in result["decode_attention"]:
-        name = f"attention, {each['sequences']} caches of {each['tokens']} tokens"
-        lines.append(_row(name, each["gathered_seconds"], each["in_place_seconds"], each["kv_bytes"], "GB/s"))
-    for each in result["trunk_attention"]:
-        name = f"attention, {each['sequences']} forks of one cache of {each['tokens']} tokens"
-        lines.append(_row(name, each["gathered_seconds"], each["from_trunk_seconds"], each["kv_bytes"], "GB/s"))
-    return "\n".join(lines)
-
-
-def _row(name: str, before: dict[str, float], now: dict[str, float], amount: float, unit: str) -> str:
-    cells: Sequence[str] = (
-        name,
-        f"{before['median'] * 1e3:.1f}",
-        f"{now['median'] * 1e3:.1f}",
-        f"{before['median'] / now['median']:.2f}",
-        f"{amount / now['median'] / 1e9:.0f} {unit}",
-    )
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 Result = dict[str, Any]
+Figure = dict[str, float]
+"""A median with its lowest and highest."""
 Table = Callable[[Result], str]
 
 PARTS = ("encoder", "prefill", "decode")
@@ -135,6 +137,29 @@ def memory(result: Result) -> str:
     )
 
 
+def kernels(result: Result) -> str:
+    """What was replaced in decoding on a CPU, before and now."""
+    linear = [
+        (f"linear layers, {each['rows']} rows", each["input_by_weight_seconds"], each["weight_by_input_seconds"],
+         each["flops"], "GFLOP/s")
+        for each in result["linear"]
+    ]  # fmt: skip
+    attention = [
+        (f"attention, {each['sequences']} {what} of {each['tokens']} tokens", each["gathered_seconds"], each[now],
+         each["kv_bytes"], "GB/s")
+        for kind, what, now in (
+            ("decode_attention", "caches", "in_place_seconds"),
+            ("trunk_attention", "forks of one cache", "from_trunk_seconds"),
+        )
+        for each in result[kind]
+    ]  # fmt: skip
+    return _table(
+        ("one step of all layers", "before, ms", "now, ms", "ratio", "now"),
+        (_kernel_row(*each) for each in (*linear, *attention)),
+        f"{_where(result)} Medians of {result['rounds']} rounds.",
+    )
+
+
 def absent_peers(result: Result) -> str:
     """Who did not run, and why, in a line."""
     missing = [f"{engine['name']} ({engine['absent']})" for engine in _absent(result)]
@@ -178,6 +203,11 @@ def _memory_row(setting: Result, requests: int) -> tuple[str, ...]:
     )
 
 
+def _kernel_row(name: str, before: Figure, now: Figure, amount: float, unit: str) -> tuple[str, ...]:
+    milliseconds = (f"{each['median'] * 1e3:.1f}" for each in (before, now))
+    return (name, *milliseconds, _ratio(before, now), f"{amount / now['median'] / 1e9:.0f} {unit}")
+
+
 def _absent(result: Result) -> list[Result]:
     return [engine for engine in result["engines"] if engine["absent"] is not None]
 
@@ -211,15 +241,15 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str) ->
     return "\n".join([*(f"| {line} |" for line in lines), "", f"*{caption}*"])
 
 
-def _spread(value: dict[str, float], digits: int) -> str:
+def _spread(value: Figure, digits: int) -> str:
     return f"{value['median']:.{digits}f} ({value['min']:.{digits}f}–{value['max']:.{digits}f})"
 
 
-def _ratio(value: dict[str, float], to: dict[str, float] | None) -> str:
+def _ratio(value: Figure, to: Figure | None) -> str:
     return "absent" if to is None else f"{value['median'] / to['median']:.2f}"
 
 
-def _change(value: dict[str, float], to: dict[str, float]) -> str:
+def _change(value: Figure, to: Figure) -> str:
     return "–" if value is to else f"{value['median'] / to['median'] - 1:+.0%}"
 
 
