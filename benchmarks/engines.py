@@ -122,14 +122,19 @@ class Ours:
 
     def facts(self) -> dict[str, Any]:
         """Seconds by stage, and what the formulas and a count of the encoder say the work was."""
-        with FlopCounterMode(display=False) as counter:
-            self.family.encode(torch.from_numpy(self.requests[0].images[0])[None].to(self.family.device))
         return {
             **{f"{stage}_seconds": spread([each[stage] for each in self.stages]) for stage in self.stages[0]},
             **modelled(self.family, self.answers),
-            "encoder_flops": counter.get_total_flops() * len(self.answers),
+            "encoder_flops": encoder_flops(self.family, self.requests[0]) * len(self.answers),
             "prompt_tokens": self.answers[0].plan.prompt_tokens,
         }
+
+
+def encoder_flops(family: Family, request: Request) -> int:
+    """Counted operations of the vision side for one image of a request, to the layer that is read."""
+    with FlopCounterMode(display=False) as counter:
+        family.encode(torch.from_numpy(request.images[0])[None].to(family.device))
+    return int(counter.get_total_flops())
 
 
 class Transformers:

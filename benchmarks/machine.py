@@ -59,6 +59,21 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, *, side: int | None = 
     return 2 * side**3 / median(seconds[1:])
 
 
+def copy_rate(device: torch.device, *, mebibytes: int | None = None, repeats: int = 5) -> float:
+    """Bytes per second of a copy within the device's memory, read and written ones counted; as `matmul_rate`."""
+    mebibytes = mebibytes or (4096 if device.type == "cuda" else 256)
+    source = torch.randint(0, 256, (mebibytes * 2**20,), device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(repeats + 1):
+        started = perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(perf_counter() - started)
+    return 2 * len(source) / median(seconds[1:])
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Median, lowest and highest of the rounds of a measurement."""
     return {"median": median(values), "min": min(values), "max": max(values)}

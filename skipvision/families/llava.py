@@ -57,11 +57,23 @@ class LlavaPreparer:
 
 
 class LlavaFamily:
-    """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean."""
+    """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean.
+
+    Args:
+        weights: the model itself, of this config, device and dtype, where it is made and not read from the checkpoint.
+    """
 
     name = "llava"
 
-    def __init__(self, model: str | Path, config: LlavaConfig, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        config: LlavaConfig,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights: LlavaForConditionalGeneration | None = None,
+    ) -> None:
         processor = load_processor(model)
         self.device, self.dtype = device, dtype
         self.shape = DecoderShape.from_config(config.text_config.to_dict())
@@ -69,7 +81,7 @@ class LlavaFamily:
         self.context_tokens = int(config.text_config.max_position_embeddings)
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
-        self.model = load_weights(model, config, dtype).to(device).eval()
+        self.model = (weights or load_weights(model, config, dtype).to(device)).eval()
         self.eos_token_ids = _eos_token_ids(self.model, processor.tokenizer)
         summary = load_summary(model, self.shape.hidden)
         self.summary = summary.to(device, dtype) if summary is not None else None
