@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from skipvision.families.checkpoint import save_skip
+from skipvision.families.checkpoint import read_config, save_skip
+from skipvision.families.llava import LlavaFamily
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 from skipvision.zoo.shape import SPECIAL_TOKENS, build_processor, build_tokenizer
@@ -33,13 +34,58 @@ def small() -> LlavaConfig:
     return _llava(vision, text)
 
 
+def seven_billion() -> LlavaConfig:
+    """LLaVA-1.5-7B: a LLaMA-2-7B decoder behind CLIP-L at 336 pixels."""
+    text = LlamaConfig(
+        vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
+        max_position_embeddings=4096,
+    )  # fmt: skip
+    return _llava(_clip_large(), text)
+
+
+def eight_billion() -> LlavaConfig:
+    """LLaVA with a LLaMA-3-8B decoder, four heads to a key head, behind CLIP-L at 336 pixels."""
+    text = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=8192,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+    )  # fmt: skip
+    return _llava(_clip_large(), text)
+
+
 def save_random(folder: Path, config: LlavaConfig, *, dtype: torch.dtype, seed: int = 0) -> None:
     """Write a checkpoint of this shape that carries the paper's 100/156 and a summary module."""
     torch.manual_seed(seed)
     LlavaForConditionalGeneration(config).to(dtype).save_pretrained(folder)
+    _save_around(folder, config)
+
+
+def random_family(folder: Path, config: LlavaConfig, *, device: torch.device, dtype: torch.dtype) -> LlavaFamily:
+    """The same with weights that are drawn on the device and never written; `folder` gets everything else."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            weights = LlavaForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
+    config.save_pretrained(folder)
+    _save_around(folder, config)
+    return LlavaFamily(folder, read_config(folder), device=device, dtype=dtype, weights=weights)
+
+
+def _save_around(folder: Path, config: LlavaConfig) -> None:
     processor = build_processor(build_tokenizer(), side=SIDE, patch_side=PATCH)
     processor.save_pretrained(folder)
     save_skip(folder, PAPER_SETTING, SummaryPooling(config.text_config.hidden_size))
+
+
+def _clip_large() -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=SIDE,
+        patch_size=PATCH,
+    )  # fmt: skip
 
 
 def _llava(vision: CLIPVisionConfig, text: LlamaConfig) -> LlavaConfig:

@@ -62,13 +62,19 @@ class LlavaPreparer:
 
 
 class LlavaFamily:
-    """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean."""
+    """A loaded LLaVA-1.5 checkpoint. See `Family` for what its members mean.
+
+    Args:
+        weights: the model itself, of this config, device and dtype, where it is made and not read from the checkpoint.
+    """
 
     name = "llava"
     architecture: type[PreTrainedModel] = LlavaForConditionalGeneration
     preparer_of: Callable[[Any, Any], ImagePreparer] = LlavaPreparer
 
-    def __init__(self, model: str | Path, config: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: str | Path, config: Any, *, device: torch.device, dtype: torch.dtype, weights: Any = None
+    ) -> None:
         processor = load_processor(model)
         self.device, self.dtype = device, dtype
         self.shape = DecoderShape.from_config(config.text_config.to_dict())
@@ -76,7 +82,7 @@ class LlavaFamily:
         self.context_tokens = int(config.text_config.max_position_embeddings)
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
-        self.model: Any = load_weights(self.architecture, model, config, dtype).to(device).eval()
+        self.model: Any = (weights or load_weights(self.architecture, model, config, dtype).to(device)).eval()
         self.layers = self.model.model.language_model.layers
         self.eos_token_ids = _eos_token_ids(self.model, processor.tokenizer)
         summary = load_summary(model, self.shape.hidden)
