@@ -8,8 +8,6 @@ measured with them; what comes after the rounds (graphs off, one image alone) sa
 from __future__ import annotations
 
 import gc
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,7 @@ from transformers import AutoProcessor, LlavaConfig
 from benchmarks.engines import SETTINGS
 from benchmarks.gpu_correctness import attention_errors, engine_agreement
 from benchmarks.limits import decode_bytes, work_of
-from benchmarks.machine import ROOT, circumstances, copy_rate, dtype_name, matmul_rate, spread
+from benchmarks.machine import ROOT, copy_rate, dtype_name, matmul_rate, spread, write_result
 from benchmarks.random_llava import SIDE, eight_billion, random_family, seven_billion, small
 from benchmarks.work import PROMPT
 from skipvision.engine import Answer, Engine, Request, Sampling
@@ -61,13 +59,11 @@ def measure(
     """Check, measure, and write one JSON file."""
     where = torch.device(device)
     narrow = torch.bfloat16 if where.type == "cuda" else torch.float32
-    result: dict[str, Any] = {"benchmark": "gpu", **circumstances(), "dtype": dtype_name(narrow)}
+    result: dict[str, Any] = {"dtype": dtype_name(narrow)}
 
     def note(part: str, found: Any) -> None:
         result[part] = found
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-        print(f"written: {os.path.relpath(output)}, with {part}", flush=True)
+        write_result(output, "gpu", result)
 
     note("attention_errors", attention_errors(where, narrow))
     note("agreement_with_cpu", engine_agreement(where, narrow, images=checked, new_tokens=new_tokens))

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
+NOT_RESULTS = ":(exclude)benchmarks/results"  # one run writes several, and none of them changes what is measured
 MEASURED_WITH = ("numpy", "torch", "transformers")
 
 
 def circumstances() -> dict[str, Any]:
     """Where, with what and from which sources this process measures."""
     return {
-        "command": " ".join(["python", *_as_typed(sys.orig_argv[1:])]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", NOT_RESULTS)),
         "machine": {
             "processor": processor_name(),
             "cores": os.cpu_count(),
@@ -38,10 +39,10 @@ def circumstances() -> dict[str, Any]:
 
 
 def write_result(output: Path, benchmark: str, result: dict[str, Any]) -> None:
-    """Write what was measured, with its circumstances, as JSON."""
+    """Write what was measured, with its circumstances, as JSON, without the folder this checkout happens to lie in."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    everything = {"benchmark": benchmark, **circumstances(), **result}
-    output.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+    written = json.dumps({"benchmark": benchmark, **circumstances(), **result}, indent=2, ensure_ascii=False) + "\n"
+    output.write_text(written.replace(f"{ROOT}{os.sep}", ""))
     print(f"written: {os.path.relpath(output)}")
 
 
@@ -102,11 +103,6 @@ def _seconds_of(act: Callable[[], Any], device: torch.device, repeats: int) -> l
             torch.cuda.synchronize(device)
         seconds.append(perf_counter() - started)
     return seconds[1:]
-
-
-def _as_typed(arguments: list[str]) -> list[str]:
-    """Arguments without the folder this checkout happens to lie in."""
-    return [argument.replace(f"{ROOT}{os.sep}", "") for argument in arguments]
 
 
 def _git(*arguments: str) -> str | None:
