@@ -22,6 +22,7 @@ from skipvision.engine.pages import PAGE_TOKENS, PagePool, pages_for
 from skipvision.engine.request import Priority
 from skipvision.errors import QueueFullError
 
+# Claims are rounded up to so many pages, so that sequences much alike in size stand at equal distances.
 _CLAIMED_TOGETHER = 4
 
 HEAD_START_SECONDS: dict[Priority, float] = {"high": 30.0, "normal": 0.0, "low": -60.0}
@@ -287,7 +288,7 @@ def _as_caches_stand(decodes: Sequence[Reading]) -> tuple[Reading, ...]:
 
 
 def _most_pages(request: LiveRequest) -> int:
-    """Pages that it may fill before its answer ends, rounded up so that requests much alike take the same."""
+    """Pages that it may fill before its answer ends, rounded up."""
     # The last token of an answer is never read, so never cached.
     pages = pages_for(request.plan.cached_tokens + request.sampling.max_tokens - 1)
     return -(-pages // _CLAIMED_TOGETHER) * _CLAIMED_TOGETHER

@@ -12,8 +12,8 @@ class NarrowLinear(nn.Linear):
     """A linear layer that multiplies weight by input, not input by weight, where the rows are few.
 
     The product is the same; matrix libraries share out the rows of the left factor among threads, and here those are
-    the many of the weight. In float32 on two threads that is 1.3 to 3 times as fast (docs/decisions/0010). The result
-    of few rows is stored column by column, as the next such layer likes it.
+    the many of the weight. docs/decisions/0010 has what that gains in float32 on two threads. The result of few rows
+    is stored column by column, as the next such layer likes it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
