@@ -1,8 +1,8 @@
 """The engine on a GPU: whether it says what it says on a CPU, then how fast it is beside transformers' `generate`.
 
-`python -m benchmarks.gpu --shape 7b --shape 8b`, unattended and without a network. Weights are drawn on the device, and
-both use the same ones. In every round each setting and each batch size has a turn, and the device's own ceilings are
-measured with them; what comes after the rounds (graphs off, one image alone) says so.
+`python -m benchmarks.gpu --shape 7b`, unattended and without a network; docs/performance.md says how. Weights are drawn
+on the device, and both use the same ones. In every round each setting and each batch size has a turn, and the device's
+own ceilings are measured with them; what comes after the rounds (graphs off, one image alone) says so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -18,18 +19,28 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from transformers import AutoProcessor, LlavaConfig
+from transformers import AutoProcessor, LlavaConfig, LlavaNextConfig
 
 from benchmarks.engines import SETTINGS
 from benchmarks.gpu_correctness import attention_errors, engine_agreement
 from benchmarks.limits import decode_bytes, work_of
 from benchmarks.machine import ROOT, copy_rate, dtype_name, matmul_rate, spread, write_result
-from benchmarks.random_llava import SIDE, eight_billion, random_family, seven_billion, small
+from benchmarks.random_llava import (
+    SIDE,
+    eight_billion,
+    eight_billion_tiled,
+    random_family,
+    seven_billion,
+    small,
+    tiled,
+)
 from benchmarks.work import PROMPT
 from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.families.llava import ATTENTION, LlavaFamily
 from skipvision.method.plan import SkipConfig
 
+TILED_SETTINGS = ("off", "576/576")
+"""All tokens, and the setting of the paper's LLaVA-HD row."""
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
 
 
@@ -42,7 +53,34 @@ def tiny() -> LlavaConfig:
     return config
 
 
-SHAPES: dict[str, Callable[[], LlavaConfig]] = {"tiny": tiny, "7b": seven_billion, "8b": eight_billion}
+def tiny_tiled() -> LlavaNextConfig:
+    """The same, looking at tiles."""
+    config = tiny()
+    return tiled(config.vision_config, config.text_config)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model, and what it is asked."""
+
+    config: Callable[[], LlavaConfig | LlavaNextConfig]
+    settings: tuple[str, ...] = SETTINGS
+    tiles: int = 1
+    """That the encoder looks at for each image."""
+
+    @property
+    def side(self) -> int:
+        """Of the images, in pixels."""
+        return SIDE if self.tiles == 1 else 2 * SIDE
+
+
+SHAPES = {
+    "tiny": Shape(tiny),
+    "tiny-hd": Shape(tiny_tiled, TILED_SETTINGS, tiles=5),
+    "7b": Shape(seven_billion),
+    "8b": Shape(eight_billion),
+    "hd": Shape(eight_billion_tiled, TILED_SETTINGS, tiles=5),
+}
 
 
 def measure(
@@ -69,34 +107,36 @@ def measure(
     note("agreement_with_cpu", engine_agreement(where, narrow, images=checked, new_tokens=new_tokens))
     for name in shape:
         found = compare(
-            SHAPES[name](), device=where, dtype=narrow, images=images, rounds=rounds, new_tokens=new_tokens,
+            SHAPES[name], device=where, dtype=narrow, images=images, rounds=rounds, new_tokens=new_tokens,
             running=running, batches=batch,
         )  # fmt: skip
         note(name, found)
+        release(where)
 
 
 def compare(
-    config: LlavaConfig, *, device: torch.device, dtype: torch.dtype, images: int, rounds: int, new_tokens: int,
+    shape: Shape, *, device: torch.device, dtype: torch.dtype, images: int, rounds: int, new_tokens: int,
     running: int, batches: Sequence[int],
 ) -> dict[str, Any]:  # fmt: skip
     """The engine under each setting, with graphs and without, and transformers at each batch size."""
-    pictures = list(np.random.default_rng(0).integers(0, 256, (images, SIDE, SIDE, 3), dtype=np.uint8))
+    pictures = list(np.random.default_rng(0).integers(0, 256, (images, shape.side, shape.side, 3), dtype=np.uint8))
     with TemporaryDirectory() as folder:
-        family = random_family(Path(folder), config, device=device, dtype=dtype)
+        family = random_family(Path(folder), shape.config(), device=device, dtype=dtype)
         stock = Stock(family, folder, pictures, new_tokens)
-    ours = Ours(family, pictures, new_tokens, running=running, cuda_graphs=True)
+    ours = Ours(family, shape, pictures, new_tokens, running=running, cuda_graphs=True)
     peers, absent = stock.that_fit(batches)
-    work = {f"skipvision {setting}": ours.of(setting) for setting in SETTINGS} | peers
+    work = {f"skipvision {setting}": ours.of(setting) for setting in shape.settings} | peers
     seconds, outputs, ceilings = take_turns(work, device, dtype, rounds)
     runs = [
         {"name": name, "images_per_second": spread([images / each for each in seconds[name]])}
         | (ours.facts(setting, ceilings) if (setting := name.removeprefix("skipvision ")) in ours.answers else {})
         for name in work
     ]
-    alone = {f"skipvision {setting}": ours.alone(setting, rounds) for setting in SETTINGS}
+    alone = {f"skipvision {setting}": ours.alone(setting, rounds) for setting in shape.settings}
     alone["transformers"] = {"seconds": spread([timed(lambda: stock.answer(0, 1)) for _ in range(rounds)])}
+    attention = ours.engine.attention
     ours.close()
-    ungraphed = Ours(family, pictures, new_tokens, running=running, cuda_graphs=False)
+    ungraphed = Ours(family, shape, pictures, new_tokens, running=running, cuda_graphs=False)
     theirs = next((outputs[name] for name in peers), None)
     found = {
         "images": images,
@@ -106,9 +146,12 @@ def compare(
         **ceilings,
         "runs": runs,
         "absent": absent,
+        "attention": attention,
+        "attention_without_graphs": ungraphed.engine.attention,
         "alone_after_the_rounds": alone,
         "without_graphs_after_the_rounds": {
-            setting: spread([images / timed(ungraphed.of(setting)) for _ in range(rounds)]) for setting in SETTINGS
+            setting: spread([images / timed(ungraphed.of(setting)) for _ in range(rounds)])
+            for setting in shape.settings
         },
         "same_tokens_as_transformers": theirs
         and sum(a == b for a, b in zip(outputs["skipvision off"], theirs, strict=True)),
@@ -138,10 +181,17 @@ class Ours:
     """One engine, whose requests bring their settings."""
 
     def __init__(
-        self, family: LlavaFamily, pictures: list[np.ndarray], new_tokens: int, *, running: int, cuda_graphs: bool
+        self,
+        family: LlavaFamily,
+        shape: Shape,
+        pictures: list[np.ndarray],
+        new_tokens: int,
+        *,
+        running: int,
+        cuda_graphs: bool,
     ) -> None:
         started = perf_counter()
-        self.family, self._new_tokens, self._running = family, new_tokens, running
+        self.family, self._tiles, self._new_tokens, self._running = family, shape.tiles, new_tokens, running
         self.engine = Engine(
             family, skip=SkipConfig(), max_running=running, vision_cache_bytes=0, cuda_graphs=cuda_graphs
         )
@@ -149,7 +199,7 @@ class Ours:
         self._images = [self.engine.prepare(picture) for picture in pictures]
         self.answers: dict[str, list[Answer]] = {}
         self._stages: dict[str, list[dict[str, float]]] = {}
-        for setting in SETTINGS:  # warm up: kernels are chosen and compiled by size
+        for setting in shape.settings:  # warm up: kernels are chosen and compiled by size
             self.engine.answer(self._requests(setting)[: max(2, running // 4)])
 
     def of(self, setting: str) -> Callable[[], list[tuple[int, ...]]]:
@@ -175,7 +225,7 @@ class Ours:
     def facts(self, setting: str, ceilings: dict[str, dict[str, float]]) -> dict[str, Any]:
         """Seconds by stage, modelled work, and the images per second that the ceilings would allow for it."""
         answers, stages = self.answers[setting], self._stages[setting]
-        work = work_of(self.family, answers[0].plan, output_tokens=self._new_tokens)
+        work = work_of(self.family, answers[0].plan, output_tokens=self._new_tokens, tiles=self._tiles)
         read = decode_bytes(work, requests=len(answers), max_running=self._running)
         flops = len(answers) * (work["executed_flops"]["encoder"] + work["executed_flops"]["prefill"])
         least_seconds = flops / ceilings["matmul_flops_per_second"]["median"]
@@ -195,9 +245,7 @@ class Ours:
         """Give the device's memory back, recorded graphs included."""
         self.engine.close()
         del self.engine
-        gc.collect()
-        if self.family.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self.family.device)
 
     def _requests(self, setting: str) -> list[Request]:
         skip, sampling = SkipConfig.parse(setting), Sampling(max_tokens=self._new_tokens, ignore_eos=True)
@@ -255,6 +303,13 @@ def stock_attention(family: LlavaFamily) -> Iterator[None]:
         yield
     finally:
         decoder.set_attn_implementation(ATTENTION)
+
+
+def release(device: torch.device) -> None:
+    """Give back the device's memory that nothing refers to."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -22,21 +22,25 @@ Flops = dict[str, int]
 """Operations by part: `encoder`, `prefill`, `decode`."""
 
 
-def work_of(family: LlavaFamily, plan: SkipPlan, *, output_tokens: int) -> dict[str, Any]:
-    """Everything that is modelled about one request, ready for JSON."""
+def work_of(family: LlavaFamily, plan: SkipPlan, *, output_tokens: int, tiles: int = 1) -> dict[str, Any]:
+    """Everything that is modelled about one request, ready for JSON.
+
+    Args:
+        tiles: that the encoder looks at for each image.
+    """
     config, shape = family.model.config, family.shape
     vision_layers = config.vision_config.num_hidden_layers
     read_layers = layers_to_read(config.vision_feature_layer, vision_layers)
     decode = decode_flops(shape, cached_tokens=plan.cached_tokens, output_tokens=output_tokens)
-    images, value_bytes = len(plan.images), family.dtype.itemsize
+    looks, value_bytes = tiles * len(plan.images), family.dtype.itemsize
     return {
         "stock_flops": {
-            "encoder": images * encoder_flops(config, layers=vision_layers),
+            "encoder": looks * encoder_flops(config, layers=vision_layers),
             "prefill": prefill_flops(shape, plan),
             "decode": decode,
         },
         "executed_flops": {
-            "encoder": images * encoder_flops(config, layers=read_layers),
+            "encoder": looks * encoder_flops(config, layers=read_layers),
             "prefill": executed_prefill_flops(shape, plan),
             "decode": decode,
         },

@@ -6,19 +6,30 @@ Saved as `save_pretrained` gives them, with the shipped model's tokenizer, so th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
+)
 
+from skipvision.families import FAMILIES
 from skipvision.families.checkpoint import read_config, save_skip
 from skipvision.families.llava import LlavaFamily
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
-from skipvision.zoo.shape import SPECIAL_TOKENS, build_processor, build_tokenizer
+from skipvision.zoo.shape import CHAT_TEMPLATE, SPECIAL_TOKENS, build_processor, build_tokenizer
 
 SIDE, PATCH = 336, 14
 VISUAL_TOKENS = (SIDE // PATCH) ** 2
 PAPER_SETTING = SkipConfig(retain=100, merge_skipped_to=156, summarise=True, forget_skipped=True)
+PAPER_SETTING_TILED = SkipConfig(retain=576, merge_skipped_to=576, summarise=True, forget_skipped=True)
 
 
 def small() -> LlavaConfig:
@@ -53,6 +64,18 @@ def eight_billion() -> LlavaConfig:
     return _llava(_clip_large(), text)
 
 
+def eight_billion_tiled() -> LlavaNextConfig:
+    """LLaVA-NeXT of the same parts: a thumbnail and four tiles of a picture of 672 pixels, 576 tokens each."""
+    config = eight_billion()
+    return tiled(config.vision_config, config.text_config)
+
+
+def tiled(vision: CLIPVisionConfig, text: LlamaConfig) -> LlavaNextConfig:
+    """LLaVA-NeXT over these parts, which cuts a picture of twice the tower's side into four."""
+    grid = [[2 * vision.image_size, 2 * vision.image_size]]
+    return LlavaNextConfig(**_around(vision, text), image_grid_pinpoints=grid)
+
+
 def save_random(folder: Path, config: LlavaConfig, *, dtype: torch.dtype, seed: int = 0) -> None:
     """Write a checkpoint of this shape that carries the paper's 100/156 and a summary module."""
     torch.manual_seed(seed)
@@ -60,25 +83,45 @@ def save_random(folder: Path, config: LlavaConfig, *, dtype: torch.dtype, seed: 
     _save_around(folder, config)
 
 
-def random_family(folder: Path, config: LlavaConfig, *, device: torch.device, dtype: torch.dtype) -> LlavaFamily:
+def random_family(
+    folder: Path, config: LlavaConfig | LlavaNextConfig, *, device: torch.device, dtype: torch.dtype
+) -> LlavaFamily:
     """The same with weights that are drawn on the device and never written; `folder` gets everything else."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with device:
-            weights = LlavaForConditionalGeneration(config)
+            weights = FAMILIES[config.model_type].architecture(config)
     finally:
         torch.set_default_dtype(before)
     config.save_pretrained(folder)
     _save_around(folder, config)
-    return LlavaFamily(folder, read_config(folder), device=device, dtype=dtype, weights=weights)
+    return FAMILIES[config.model_type](folder, read_config(folder), device=device, dtype=dtype, weights=weights)
 
 
-def _save_around(folder: Path, config: LlavaConfig) -> None:
-    processor = build_processor(build_tokenizer(), side=SIDE, patch_side=PATCH)
+def _save_around(folder: Path, config: LlavaConfig | LlavaNextConfig) -> None:
+    is_tiled = isinstance(config, LlavaNextConfig)
+    processor = (
+        _build_tiled_processor(config) if is_tiled else build_processor(build_tokenizer(), side=SIDE, patch_side=PATCH)
+    )
     processor.save_pretrained(folder)
-    save_skip(folder, PAPER_SETTING, SummaryPooling(config.text_config.hidden_size))
+    save_skip(
+        folder, PAPER_SETTING_TILED if is_tiled else PAPER_SETTING, SummaryPooling(config.text_config.hidden_size)
+    )
+
+
+def _build_tiled_processor(config: LlavaNextConfig) -> LlavaNextProcessor:
+    sizes = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    return LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=config.image_grid_pinpoints),
+        tokenizer=build_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
 
 
 def _clip_large() -> CLIPVisionConfig:
@@ -89,13 +132,18 @@ def _clip_large() -> CLIPVisionConfig:
 
 
 def _llava(vision: CLIPVisionConfig, text: LlamaConfig) -> LlavaConfig:
+    return LlavaConfig(**_around(vision, text))
+
+
+def _around(vision: CLIPVisionConfig, text: LlamaConfig) -> dict[str, Any]:
+    """What the configs of both kinds of LLaVA are made of."""
     for name in ("pad", "bos", "eos"):
         token = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}[name]
         setattr(text, f"{name}_token_id", SPECIAL_TOKENS.index(token))
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=SPECIAL_TOKENS.index("<image>"),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-    )
+    return {
+        "vision_config": vision,
+        "text_config": text,
+        "image_token_index": SPECIAL_TOKENS.index("<image>"),
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from skipvision.engine.attention import ChunkRows, ScatteredDecodes, StepAttention, StridedDecodes
 from skipvision.engine.kv_cache import KvCache
-from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep
+from skipvision.engine.packing import PackedChunks, PackedDecodes, PackedStep, pack_decodes
 from skipvision.engine.scheduler import Step
+from skipvision.engine.transfer import to_device
 from skipvision.families.family import Attend, Family
 
 
@@ -21,6 +22,10 @@ class DeviceAttention(Protocol):
 
     def for_step(self, step: Step, packed: PackedStep) -> Attend:
         """The attention of one step, which has been packed."""
+        ...
+
+    def describe(self) -> str:
+        """What was chosen, in words."""
         ...
 
 
@@ -33,6 +38,10 @@ class DecodeSteps(Protocol):
 
     def __call__(self, step: Step, packed: PackedStep) -> Tensor:
         """Read a step that has been packed: (decodes, vocab) float32, in the order of its rows."""
+        ...
+
+    def describe(self) -> str:
+        """What was chosen, in words."""
         ...
 
 
@@ -69,10 +78,16 @@ class PlainAttention:
 
     def for_step(self, step: Step, packed: PackedStep) -> StepAttention:
         """See `DeviceAttention.for_step`."""
-        return self.of_parts(packed, decodes=packed.decodes, chunks=packed.chunks)
+        caches = [reading.request.cached for reading in step.decodes]
+        decodes = pack_decodes(caches, num_slots=self._cache.num_slots)
+        return self.of_parts(packed, decodes=decodes, chunks=packed.chunks)
+
+    def describe(self) -> str:
+        """See `DeviceAttention.describe`."""
+        return "plain torch"
 
     def of_parts(
-        self, packed: PackedStep, *, decodes: Sequence[PackedDecodes], chunks: Sequence[PackedChunks]
+        self, packed: PackedStep, *, decodes: Iterable[PackedDecodes], chunks: Iterable[PackedChunks]
     ) -> StepAttention:
         """The attention of some of a step's rows; keys and values are written for all."""
         return StepAttention(
@@ -85,7 +100,7 @@ class PlainAttention:
 
     def to_device(self, array: np.ndarray) -> Tensor:
         """To where the cache is."""
-        return torch.from_numpy(array).to(self._cache.keys.device)
+        return to_device(array, self._cache.keys.device)
 
     def _decodes(self, packed: PackedDecodes) -> StridedDecodes | ScatteredDecodes:
         lengths = packed.lengths - packed.trunk_tokens

@@ -169,10 +169,7 @@ class Engine:
             if step.readings:
                 _note_start(step)
                 with self._meter.step(step):
-                    logits = self._runner.run(step)
-                if copies := self._scheduler.settle(step):
-                    self._cache.copy_pages(copies)
-                choices = self._choose(step.speakers, logits)
+                    choices = self._read(step)
                 self._outbox.put(*self._tell(step.speakers, choices))
         return self._outbox.take_unfollowed()
 
@@ -226,6 +223,11 @@ class Engine:
         """Tokens whose keys and values can be held."""
         return self._pool.capacity_tokens
 
+    @property
+    def attention(self) -> str:
+        """How it attends and decodes on its device, in words."""
+        return self._runner.describe()
+
     def stats(self) -> EngineStats:
         """What it is doing now, and what it has done so far."""
         return self._meter.stats()
@@ -248,14 +250,23 @@ class Engine:
         self._scheduler.add(*answers)
         self._unfinished[answers[0].request_id] = answers
 
+    def _read(self, step: Step) -> list[Choice | InputError]:
+        """Run a step through the model: the next token of everyone who speaks, or what is wrong with it."""
+        logits = self._runner.run(step)
+        if copies := self._scheduler.settle(step):
+            self._cache.copy_pages(copies)
+        return self._choose(step.speakers, logits)
+
     def _choose(self, speakers: Sequence[LiveRequest], logits: Tensor) -> list[Choice | InputError]:
         """The next token of every one who speaks, or what is wrong with it; `logits` is (speakers, vocab)."""
         if not speakers:
             return []
-        with self._runner.timing(sample=1):
-            check_numbers(logits)
+        with self._runner.clock.timing(sample=1):
             samplings, outputs = [each.sampling for each in speakers], [each.output_ids for each in speakers]
-            shaped, failures = apply_hooks(logits, [each.logits_hook for each in speakers], outputs)
+            hooks = [each.logits_hook for each in speakers]
+            if any(hook is not None for hook in hooks):
+                check_numbers(logits)  # before a caller sees them; `choose_tokens` looks without a wait of its own
+            shaped, failures = apply_hooks(logits, hooks, outputs)
             tokens = choose_tokens(shaped, samplings, list(map(len, outputs)))
             logprobs = token_logprobs(logits, tokens, [sampling.logprobs for sampling in samplings])
         choices = map(Choice, tokens, logprobs)

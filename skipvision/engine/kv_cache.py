@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skipvision.engine.pages import PAGE_TOKENS, pages_for
+from skipvision.engine.transfer import to_device
 from skipvision.errors import ConfigError
 from skipvision.method.flops import DecoderShape, kv_bytes
 
@@ -45,7 +47,7 @@ class KvCache:
 
     def copy_pages(self, pages: Sequence[tuple[int, int]]) -> None:
         """Copy whole pages, (from, to) each, in every layer."""
-        sources, targets = torch.tensor(pages, device=self.keys.device).unbind(1)
+        sources, targets = to_device(np.array(pages, dtype=np.int64), self.keys.device).unbind(1)
         for each in (self.keys, self.values):
             by_page = each.view(*each.shape[:2], -1, PAGE_TOKENS, each.shape[3])
             by_page[:, :, targets] = by_page[:, :, sources]

@@ -76,11 +76,11 @@ class Reading:
 
     @property
     def of_prompt(self) -> bool:
-        return self.start < self.request.plan.prompt_tokens
+        return self.start < self.request.prompt_tokens
 
     @property
     def ends_prompt(self) -> bool:
-        return self.stop == self.request.plan.prompt_tokens
+        return self.stop == self.request.prompt_tokens
 
     @property
     def kept_tokens(self) -> int:
@@ -150,6 +150,11 @@ class LiveRequest:
         return self.request_id if self.num_answers == 1 else (self.request_id, self.index)
 
     @cached_property
+    def prompt_tokens(self) -> int:
+        """As its plan counts them, once: every step asks several times."""
+        return self.plan.prompt_tokens
+
+    @cached_property
     def layout(self) -> PromptLayout:
         """Its prompt, position by position."""
         return lay_out(self.prompt, self.plan)
@@ -160,7 +165,7 @@ class LiveRequest:
 
         Never both: the output is read over a cache from which the prompt's skipped tokens are gone.
         """
-        prompt_tokens = self.plan.prompt_tokens
+        prompt_tokens = self.prompt_tokens
         if self.read_tokens < self.pause_at:
             return self.pause_at - self.read_tokens
         if self.read_tokens < prompt_tokens:
@@ -170,12 +175,12 @@ class LiveRequest:
     @property
     def is_decoding(self) -> bool:
         """Whether its newest output token is all that it has not read."""
-        return self.read_tokens >= self.plan.prompt_tokens and self.unread_tokens == 1
+        return self.read_tokens >= self.prompt_tokens and self.unread_tokens == 1
 
     def reading(self, tokens: int) -> Reading:
         """Its next `tokens` tokens, as one part of a step."""
         stop = self.read_tokens + tokens
-        speaks = stop == self.plan.prompt_tokens + len(self.output_ids)
+        speaks = stop == self.prompt_tokens + len(self.output_ids)
         return Reading(self, self.read_tokens, stop, speaks)
 
     def start_over(self) -> None:

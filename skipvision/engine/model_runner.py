@@ -5,10 +5,6 @@ It decides nothing: who is read is the scheduler's, what each token does is the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +15,8 @@ from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.live_request import Reading
 from skipvision.engine.packing import PackedStep, pack
 from skipvision.engine.scheduler import Step
+from skipvision.engine.stage_clock import StageClock
+from skipvision.engine.transfer import to_device
 from skipvision.engine.vision_cache import VisionCache
 from skipvision.engine.visual import ImageReader
 from skipvision.families.adapters import AdapterRows, AdapterSet
@@ -46,17 +44,22 @@ class ModelRunner:
         self._adapters = adapters or AdapterSet((), {})
         self._attention = choose_attention(family, cache)
         self._decode_steps = choose_decode_steps(family, cache, self._attention, most=graphed_decodes)
-        self.images = ImageReader(family, vision_cache, self.timing)
-        self.stage_seconds = dict.fromkeys(("encode", "merge", "prefill", "decode", "sample"), 0.0)
-        """Cumulative. A pass that reads prompts and decodes is shared out by rows."""
+        self.clock = StageClock(family.device)
+        """A pass that reads prompts and decodes is shared out by rows."""
+        self.images = ImageReader(family, vision_cache, self.clock.timing)
+
+    def describe(self) -> str:
+        """Which forms of attention and of decoding steps the device was found to take, in words."""
+        chosen = (self._attention, self._decode_steps)
+        return "; ".join(each.describe() for each in chosen if each is not None)
 
     def run(self, step: Step) -> Tensor:
         """Read the step: (speakers, vocab) float32, in the order of `step.speakers`."""
         self._see(step)
-        packed = pack(step, num_slots=self._cache.num_slots)
+        packed = pack(step)
         visual = [tokens for reading in step.chunks if (tokens := _visual_of(reading)) is not None]
         share = len(step.decodes) / len(packed.ids)
-        with self.timing(decode=share, prefill=1 - share):
+        with self.clock.timing(decode=share, prefill=1 - share):
             if self._decode_steps is not None and self._decode_steps.holds(step):
                 return self._decode_steps(step, packed)
             with self._adapters.applied(self._adapter_rows(step, packed)):
@@ -91,18 +94,7 @@ class ModelRunner:
         return self._family.logits(hidden)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._family.device)
-
-    @contextmanager
-    def timing(self, **shares: float) -> Iterator[None]:
-        """Add the block's seconds to stages, by their shares."""
-        start = time.perf_counter()
-        yield
-        if self._family.device.type == "cuda":
-            torch.cuda.synchronize(self._family.device)  # or the time of launching kernels would be measured
-        seconds = time.perf_counter() - start
-        for stage, share in shares.items():
-            self.stage_seconds[stage] += share * seconds
+        return to_device(array, self._family.device)
 
 
 def _visual_of(reading: Reading) -> Tensor | None:

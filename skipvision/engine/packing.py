@@ -67,42 +67,42 @@ class PackedStep:
     """Rows whose keys and values are written, to stay or for the next steps of their prompt. None: all, in order."""
     written_slots: np.ndarray
     """(written,) where in the pool."""
-    decodes: tuple[PackedDecodes, ...]
     chunks: tuple[PackedChunks, ...]
     wanted_rows: np.ndarray
     """The row that each speaker's next token is chosen from."""
 
 
-def pack(step: Step, *, num_slots: int) -> PackedStep:
-    """Lay one step out. New tokens count as cached from here on: call it once for each step.
-
-    Args:
-        num_slots: of the whole cache; no view reaches beyond.
-    """
-    parts = [_Part(reading) for reading in step.readings]
-    stops = np.cumsum([len(part.ids) for part in parts], dtype=np.int64)
-    starts = stops - [len(part.ids) for part in parts]
+def pack(step: Step) -> PackedStep:
+    """Lay one step out. New tokens count as cached from here on: call it once for each step."""
+    decodes, first = [reading.request for reading in step.decodes], len(step.decodes)
+    parts = [_Part(reading) for reading in step.chunks]
+    lengths = [len(part.ids) for part in parts]
+    stops = first + np.cumsum(lengths, dtype=np.int64)
+    starts = stops - np.array(lengths, dtype=np.int64)
     past_slots = [_past_slots(reading) for reading in step.chunks]  # before the new ones are appended
     written = [part.write() for part in parts]
-    written_rows = np.concatenate([start + rows for start, (rows, _) in zip(starts, written, strict=True)])
-    is_skipped = np.concatenate([part.is_skipped for part in parts])
+    written_rows = _joined(range(first), *(start + rows for start, (rows, _) in zip(starts, written, strict=True)))
+    is_text = np.zeros(first, dtype=bool)  # and so runs everything
+    is_skipped = np.concatenate([is_text, *(part.is_skipped for part in parts)])
     return PackedStep(
-        ids=np.concatenate([part.ids for part in parts]),
-        positions=np.concatenate([part.positions for part in parts]),
-        visual_rows=np.flatnonzero(np.concatenate([part.is_visual for part in parts])),
+        ids=_joined([request.output_ids[-1] for request in decodes], *(part.ids for part in parts)),
+        positions=_joined([reading.start for reading in step.decodes], *(part.positions for part in parts)),
+        visual_rows=np.flatnonzero(np.concatenate([is_text, *(part.is_visual for part in parts)])),
         ffn_rows=np.flatnonzero(~is_skipped) if is_skipped.any() else None,
-        written_rows=None if np.array_equal(written_rows, np.arange(stops[-1])) else written_rows,
-        written_slots=np.concatenate([slots for _, slots in written]),
-        decodes=tuple(_pack_decodes([reading.request.cached for reading in step.decodes], num_slots=num_slots)),
-        chunks=tuple(_pack_chunks(step.chunks, past_slots, first_row=len(step.decodes))),
-        wanted_rows=np.array(
-            [stop - 1 for stop, part in zip(stops, parts, strict=True) if part.reading.speaks], dtype=np.int64
-        ),
+        written_rows=None if np.array_equal(written_rows, np.arange(len(is_skipped))) else written_rows,
+        written_slots=_joined([request.cached.append_one() for request in decodes], *(slots for _, slots in written)),
+        chunks=tuple(_pack_chunks(step.chunks, past_slots, first_row=first)),
+        wanted_rows=_joined(range(first), stops[[part.reading.speaks for part in parts]] - 1),
     )
 
 
+def _joined(of_decodes: Sequence[int], *of_parts: np.ndarray) -> np.ndarray:
+    """One number for each decoding request, then those of each part; int64."""
+    return np.concatenate([np.array(of_decodes, dtype=np.int64), *of_parts])
+
+
 class _Part:
-    """One reading, row by row: arrays of (stop - start,)."""
+    """One part of a prompt, or of the output so far, row by row: arrays of (stop - start,)."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
@@ -148,8 +148,12 @@ def _pack_chunks(
         start = stop
 
 
-def _pack_decodes(tables: Sequence[PageTable], *, num_slots: int) -> Iterator[PackedDecodes]:
-    """Groups of caches that one view covers, or that share a trunk; what is left is gathered as one."""
+def pack_decodes(tables: Sequence[PageTable], *, num_slots: int) -> Iterator[PackedDecodes]:
+    """Groups of caches that one view covers, or that share a trunk; what is left is gathered as one.
+
+    Args:
+        num_slots: of the whole cache; no view reaches beyond.
+    """
     holders = Counter(table.pages[0] for table in tables)
 
     def kind(table: PageTable) -> tuple[str, int]:
@@ -208,12 +212,3 @@ def _at_equal_distances(slots: np.ndarray, lengths: np.ndarray, *, num_slots: in
             break
         count += 1
     return count
-
-
-def _decode_slots(decodes: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
-    tables = [reading.request.cached for reading in decodes]
-    lengths = np.array([table.cached_tokens for table in tables], dtype=np.int64)
-    slots = np.zeros((len(tables), lengths.max(initial=0)), dtype=np.int64)
-    for row, table in zip(slots, tables, strict=True):
-        row[: table.cached_tokens] = table.slots(0, table.cached_tokens)
-    return slots, lengths

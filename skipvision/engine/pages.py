@@ -45,6 +45,11 @@ class PageTable:
         start, self.cached_tokens = self.cached_tokens, self.cached_tokens + tokens
         return self.slots(start, self.cached_tokens)
 
+    def append_one(self) -> int:
+        """The slot for one new token, which counts as cached from now on: what a decoding sequence needs in a step."""
+        token, self.cached_tokens = self.cached_tokens, self.cached_tokens + 1
+        return self.pages[token // PAGE_TOKENS] * PAGE_TOKENS + token % PAGE_TOKENS
+
 
 class PagePool:
     """How many sequences hold each page, and who claims which of the free ones."""

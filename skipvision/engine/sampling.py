@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skipvision.engine.logprobs import TokenLogprobs
 from skipvision.engine.request import Sampling
+from skipvision.engine.transfer import to_device
 from skipvision.errors import EngineDeadError
 
 
@@ -34,12 +35,21 @@ def choose_tokens(logits: Tensor, samplings: Sequence[Sampling], places: Sequenc
         logits: (rows, vocab) float32.
         samplings: one for each row.
         places: for each row, how many tokens its answer has already.
+
+    Raises:
+        EngineDeadError: some of the logits are no numbers.
     """
-    tokens = logits.argmax(dim=-1)
+    highest, tokens = logits.max(dim=-1)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if drawn:
-        tokens[drawn] = _draw(logits[drawn], [samplings[row] for row in drawn], [places[row] for row in drawn])
-    return tokens.tolist()
+        rows = to_device(np.array(drawn, dtype=np.int64), logits.device)
+        chosen = _draw(logits.index_select(0, rows), [samplings[row] for row in drawn], [places[row] for row in drawn])
+        tokens = tokens.index_copy(0, rows, chosen)
+    # In one copy, since a GPU's step ends with the wait for it.
+    *ids, broken = torch.cat([tokens, highest.isnan().any()[None]]).tolist()
+    if broken:
+        raise _not_numbers()
+    return ids
 
 
 def check_numbers(logits: Tensor) -> None:
@@ -49,7 +59,11 @@ def check_numbers(logits: Tensor) -> None:
         EngineDeadError: some of it is no number.
     """
     if torch.isnan(logits).any():
-        raise EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
+        raise _not_numbers()
+
+
+def _not_numbers() -> EngineDeadError:
+    return EngineDeadError("the model returned logits that are not numbers: its weights or its device are broken")
 
 
 def answer_seed(seed: int, index: int) -> int:
@@ -71,19 +85,18 @@ def _draw(logits: Tensor, samplings: Sequence[Sampling], places: Sequence[int]) 
     In float64 and in the order of the vocabulary, so that rounding, which differs with company, all but never
     moves the token that a draw falls on.
     """
-
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
-
+    wishes = [
+        (sampling.temperature, sampling.top_k or logits.shape[-1], sampling.top_p, uniform(sampling.seed, place))
+        for sampling, place in zip(samplings, places, strict=True)
+    ]
+    columns = to_device(np.array(wishes, dtype=np.float64), logits.device)
+    temperature, top_k, top_p, drawn = (columns[:, place, None] for place in range(4))
     # The largest is taken off first: a tiny temperature must not overflow.
     scaled = logits.double() - logits.double().amax(dim=-1, keepdim=True)
-    scaled = scaled / column([sampling.temperature for sampling in samplings])
-    top_k = column([sampling.top_k or logits.shape[-1] for sampling in samplings])
-    top_p = column([sampling.top_p for sampling in samplings])
-    cumulative = keep_likely(scaled, top_k, top_p).softmax(dim=-1).cumsum(dim=-1)
+    cumulative = keep_likely(scaled / temperature, top_k, top_p).softmax(dim=-1).cumsum(dim=-1)
 
     total = cumulative[:, -1:]
-    draws = column([uniform(s.seed, place) for s, place in zip(samplings, places, strict=True)]) * total
+    draws = drawn * total
     draws = draws.minimum(torch.nextafter(total, torch.zeros_like(total)))  # rounding must not reach the end
     return (cumulative <= draws).sum(dim=-1)
 

@@ -246,12 +246,14 @@ class Scheduler:
 
     def _make_room(self, reading: Reading) -> bool:
         """Hand out the pages of a running request's reading, the last turn giving way. False: that is its own."""
-        while _pages_for(reading) > self._pool.free_pages:
+        lacking = _pages_for(reading)
+        while lacking > self._pool.free_pages:
             last = max(self._running.values(), key=_turn)
             self._put_back(last)
             if last is reading.request:
                 return False
-        self._hand_out(reading)
+        if lacking:
+            self._hand_out(reading)
         return True
 
     def _put_back(self, request: LiveRequest) -> None:

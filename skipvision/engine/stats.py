@@ -75,13 +75,13 @@ class Meter:
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
-        """Count a step, which is read inside the block."""
-        before = dict(self._runner.stage_seconds)
+        """Count a step that has its pages, and is read and answered inside the block."""
+        before, held = self._runner.clock.seconds(), self._pool.num_pages - self._pool.free_pages
         yield
-        charge(step, {stage: after - before[stage] for stage, after in self._runner.stage_seconds.items()})
+        charge(step, {stage: after - before[stage] for stage, after in self._runner.clock.seconds().items()})
         self._steps += 1
         self._slots_used += len(step.readings)
-        self._pages_held += self._pool.num_pages - self._pool.free_pages
+        self._pages_held += held
 
     def stats(self) -> EngineStats:
         """Everything, now."""
@@ -101,7 +101,7 @@ class Meter:
             num_pages=self._pool.num_pages,
             vision_cache_bytes=self._vision.bytes_held,
             finished=dict(self.finished),
-            stage_seconds=dict(self._runner.stage_seconds),
+            stage_seconds=self._runner.clock.seconds(),
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.transfer import to_device
 from skipvision.engine.vision_cache import VisionCache, VisionKey
 from skipvision.families.family import Family
 from skipvision.method.plan import SkipConfig
@@ -21,7 +22,7 @@ from skipvision.method.split import split_visual_tokens
 IMAGES_PER_PASS = 32
 
 Timing = Callable[..., AbstractContextManager[None]]
-"""As `ModelRunner.timing`."""
+"""As `StageClock.timing`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,8 @@ class ImageReader:
         for alike in _alike(images, lambda digest: images[digest].shape):
             for start in range(0, len(alike), IMAGES_PER_PASS):
                 some = alike[start : start + IMAGES_PER_PASS]
-                pixels = torch.from_numpy(np.stack([images[digest] for digest in some]))
-                encoded = self._family.encode(pixels.to(self._family.device))
+                pixels = np.stack([images[digest] for digest in some])
+                encoded = self._family.encode(to_device(pixels, self._family.device))
                 features.update(zip(some, encoded.features, strict=True))
                 saliency.update(zip(some, encoded.saliency, strict=True))
         return features, saliency

@@ -131,9 +131,9 @@ def test_seconds_go_to_the_stages_that_took_place(family: Family) -> None:
     bench = Bench(family)
     live = bench.admitted("describe", pictures=0, skip=CARRIED)
     bench.run(prompts=(live,))
-    text_only = dict(bench.runner.stage_seconds)
+    text_only = bench.runner.clock.seconds()
     assert text_only["prefill"] > 0 == text_only["encode"] == text_only["merge"] == text_only["decode"]
     live.hear(7, end_tokens=())
     bench.run(decodes=(live,), prompts=(bench.admitted("describe", pictures=1, skip=CARRIED),))
     for stage in ("encode", "merge", "prefill", "decode"):
-        assert bench.runner.stage_seconds[stage] > text_only[stage]
+        assert bench.runner.clock.seconds()[stage] > text_only[stage]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skipvision.engine.packing import PackedDecodes, _pack_decodes
+from skipvision.engine.packing import PackedDecodes, pack_decodes
 from skipvision.engine.pages import PAGE_TOKENS, PageTable
 
 
@@ -19,7 +19,7 @@ def run_at(page: int, tokens: int) -> PageTable:
 
 
 def groups(*tables: PageTable, pages: int = 100) -> list[PackedDecodes]:
-    return list(_pack_decodes(tables, num_slots=pages * PAGE_TOKENS))
+    return list(pack_decodes(tables, num_slots=pages * PAGE_TOKENS))
 
 
 def test_caches_at_equal_distances_are_one_group() -> None:

@@ -74,5 +74,7 @@ def test_a_token_without_probability_is_never_drawn_however_the_dice_fall(monkey
 
 
 def test_logits_that_are_no_numbers_are_not_sampled_from() -> None:
-    with pytest.raises(EngineDeadError, match="not numbers"):
-        check_numbers(torch.tensor([[0.0, torch.nan]]))
+    broken = torch.stack([LOGITS, LOGITS.where(LOGITS != 0, torch.nan)])
+    for look in (check_numbers, lambda logits: choose_tokens(logits, [Sampling(), Sampling(temperature=1)], [0, 0])):
+        with pytest.raises(EngineDeadError, match="not numbers"):
+            look(broken)

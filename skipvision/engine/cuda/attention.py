@@ -18,6 +18,7 @@ from skipvision.engine.device_attention import DeviceAttention, PlainAttention
 from skipvision.engine.kv_cache import KvCache
 from skipvision.engine.packing import PackedChunks, PackedStep
 from skipvision.engine.scheduler import Step
+from skipvision.engine.transfer import to_device
 from skipvision.families.family import Family
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class PackedRows:
             else:
                 places.append((past, slice(chunk.start, chunk.stop)))
         past_slots = np.concatenate([chunk.past_slots for chunk in asking])
-        on_device = torch.from_numpy(past_slots).to(device) if len(past_slots) else None
+        on_device = to_device(past_slots, device) if len(past_slots) else None
         return cls(Segments.of(queries, keys, device), tuple(places), on_device)
 
     def with_past(self, cache: KvCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +144,11 @@ class CudaAttention:
             chunks=None if self._packed is None else self._chunks(packed.chunks, self._packed),
         )
 
+    def describe(self) -> str:
+        """See `DeviceAttention.describe`."""
+        prompts = "plain torch" if self._packed is None else "one packed call"
+        return f"page tables for decoding, {prompts} for prompts"
+
     def _chunks(self, chunks: Sequence[PackedChunks], attention: PackedAttention) -> Chunks:
         every_row, last_rows = (
             PackedRows.of(chunks, self._cache.keys.device, only_last=only_last) for only_last in (False, True)
@@ -150,15 +156,19 @@ class CudaAttention:
         return Chunks(attention, every_row, last_rows)
 
 
-def page_tables(step: Step) -> tuple[np.ndarray, np.ndarray]:
+def page_tables(step: Step, *, most_pages: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Of the decoding requests of a packed step: pages, (decodes, most_pages), and tokens, (decodes,); int32 both.
 
     After a sequence's pages comes page 0.
+
+    Args:
+        most_pages: None: as many as the longest has.
     """
     caches = [reading.request.cached for reading in step.decodes]
-    tables = np.zeros((len(caches), max((len(cache.pages) for cache in caches), default=0)), dtype=np.int32)
-    for row, cache in zip(tables, caches, strict=True):
-        row[: len(cache.pages)] = cache.pages
+    held = np.array([len(cache.pages) for cache in caches], dtype=np.int64)
+    tables = np.zeros((len(caches), most_pages or held.max(initial=0)), dtype=np.int32)
+    pages = chain.from_iterable(cache.pages for cache in caches)
+    tables[np.arange(tables.shape[1]) < held[:, None]] = np.fromiter(pages, dtype=np.int32, count=held.sum())
     return tables, np.array([cache.cached_tokens for cache in caches], dtype=np.int32)
 
 

@@ -84,12 +84,14 @@ class PaddedDecode:
         """See `DecodeSteps`."""
         return self.read(self.fill(step, packed))[: len(packed.ids)]
 
+    def describe(self) -> str:
+        """See `DecodeSteps.describe`."""
+        return f"decoding steps of up to {self.batches[-1]} rows filled up"
+
     def fill(self, step: Step, packed: PackedStep) -> int:
         """Put a step into the buffers; the batch size that holds it."""
         batch = self.batches[bisect_left(self.batches, len(packed.ids))]
-        short, lengths = page_tables(step)
-        tables = np.zeros((len(short), self._most_pages), dtype=np.int32)
-        tables[:, : short.shape[1]] = short
+        tables, lengths = page_tables(step, most_pages=self._most_pages)
         for buffer, rows in (
             (self._ids, packed.ids),
             (self._positions, packed.positions),
@@ -143,6 +145,10 @@ class DecodeGraphs:
         graph, logits = self._graphs[self._padded.fill(step, packed)]
         graph.replay()
         return logits[: len(packed.ids)].clone()  # all graphs share that memory, and a caller's hook may keep its row
+
+    def describe(self) -> str:
+        """See `DecodeSteps.describe`."""
+        return f"{self._padded.describe()} and recorded as CUDA graphs"
 
     def _warm_up(self, batch: int) -> None:
         """Kernels are compiled, and libraries take their workspaces, before anything is recorded."""

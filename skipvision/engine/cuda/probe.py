@@ -63,17 +63,20 @@ class _Trials:
         """The form, or why there is none."""
         if self._dtype not in (torch.float16, torch.bfloat16):
             return None, f"torch's packed attention takes float16 and bfloat16, not {self._dtype}"
-        segments = Segments.of([1, 17, 32], [1, 17, 78], self._device)
-        inputs = (self._q, self._k, self._v, segments, self._scaling)
-        try:
-            from torch.nn.attention.varlen import varlen_attn
+        keys, form = [1, 17, 78], None
+        for queries in ([1, 17, 32], [1, 1, 1]):  # one for each: kernels turn grouped heads into rows of one product
+            segments = Segments.of(queries, keys, self._device)
+            inputs = (self._q[: sum(queries)], self._k, self._v, segments, self._scaling)
+            try:
+                from torch.nn.attention.varlen import varlen_attn
 
-            form = adapt(varlen_attn)
-            mixed = form(*inputs)
-        except Exception as error:  # of compilers and drivers, which raise many kinds
-            return None, _why(error)
-        difference = self._difference(mixed, packed_one_by_one(*inputs))
-        return (None, difference) if difference else (form, None)
+                form = adapt(varlen_attn)
+                mixed = form(*inputs)
+            except Exception as error:  # of compilers and drivers, which raise many kinds
+                return None, _why(error)
+            if difference := self._difference(mixed, packed_one_by_one(*inputs)):
+                return None, difference
+        return form, None
 
     def paged_decode(self) -> tuple[PagedDecode | None, str | None]:
         """The form, or why there is none."""

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skipvision.engine.transfer import to_device
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -33,7 +35,7 @@ class Segments:
     @classmethod
     def of(cls, queries: Sequence[int], keys: Sequence[int], device: torch.device) -> Segments:
         """From how many queries, at least 1, and how many keys, at least as many, each sequence has."""
-        ends = [torch.from_numpy(np.cumsum([0, *each], dtype=np.int32)).to(device) for each in (queries, keys)]
+        ends = [to_device(np.cumsum([0, *each], dtype=np.int32), device) for each in (queries, keys)]
         return cls(ends[0], ends[1], max(queries), max(keys))
 
 

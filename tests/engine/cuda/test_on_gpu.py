@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 @pytest.fixture(scope="module")
 def on_gpu(folder: Path) -> Family:
+    torch.backends.cudnn.allow_tf32 = False  # as it is by default, convolutions round float32 to 10 bits
     return load_family(folder, device="cuda", dtype="float32")
 
 

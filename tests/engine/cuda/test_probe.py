@@ -20,11 +20,12 @@ def probed(dtype: torch.dtype) -> Abilities:
     return probe(SHAPE, device=torch.device("cpu"), dtype=dtype)
 
 
-def released(scaled: float) -> Callable[..., Tensor]:
-    """A release of torch whose kernel is right, but for a factor."""
+def released(scaled: float = 1.0, scaled_alone: float = 1.0) -> Callable[..., Tensor]:
+    """A release of torch whose kernel is right, but for a factor, and one for sequences of one query each."""
 
     def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
-        return scaled * packed_one_by_one(query, key, value, Segments(cu_seq_q, cu_seq_k, max_q, max_k), scale)
+        factor = scaled_alone if max_q == 1 else scaled
+        return factor * packed_one_by_one(query, key, value, Segments(cu_seq_q, cu_seq_k, max_q, max_k), scale)
 
     return varlen_attn
 
@@ -41,11 +42,13 @@ def test_a_kernel_that_does_not_exist_here_is_not_used_and_the_note_says_which()
     assert any("prompts are read one length at a time: NotImplementedError" in note for note in abilities.notes)
 
 
-@pytest.mark.parametrize(("scaled", "used"), [(1.0, True), (1.2, False)])
+@pytest.mark.parametrize(
+    ("release", "used"), [(released(), True), (released(scaled=1.2), False), (released(scaled_alone=1.2), False)]
+)
 def test_a_kernel_is_used_only_if_its_numbers_are_right(
-    monkeypatch: pytest.MonkeyPatch, scaled: float, used: bool
+    monkeypatch: pytest.MonkeyPatch, release: Callable[..., Tensor], used: bool
 ) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", released(scaled))
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", release)
     abilities = probed(torch.bfloat16)
     assert (abilities.packed is not None) == used
     assert any("its numbers differ from plain ones" in note for note in abilities.notes) != used
