@@ -16,7 +16,7 @@ from benchmarks.gpu import measure
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("results") / "gpu.json"
     measure(
-        shape=["tiny"], device="cpu", images=3, rounds=2, new_tokens=4, running=4, batch=[1, 2], checked=2,
+        shape=["tiny", "tiny-hd"], device="cpu", images=3, rounds=2, new_tokens=4, running=4, batch=[1, 2], checked=2,
         output=output,
     )  # fmt: skip
     return json.loads(Path(output).read_text())
@@ -60,3 +60,19 @@ def test_kernels_that_do_not_work_here_are_absent_by_name(result: dict[str, Any]
         assert part["torch"] < 1e-4
         assert "paged_decode" not in part
         assert any("decoding gathers the cache" in note for note in part["notes"])
+
+
+def test_pictures_in_tiles_are_read_whole_and_at_the_setting_of_their_own(result: dict[str, Any]) -> None:
+    tiles = result["tiny-hd"]
+    everything, skipping, *_ = tiles["runs"]
+    assert [everything["name"], skipping["name"]] == ["skipvision off", "skipvision 576/576"]
+    assert everything["prompt_tokens"] - skipping["prompt_tokens"] == 5 * 576 + 48 - (2 * 576 + 2)
+    assert (
+        everything["work"]["executed_flops"]["encoder"]
+        == 5 * result["tiny"]["runs"][0]["work"]["executed_flops"]["encoder"]
+    )
+    assert tiles["same_tokens_as_transformers"] == 3
+
+
+def test_it_says_what_the_device_was_found_to_take(result: dict[str, Any]) -> None:
+    assert result["tiny"]["attention"] == result["tiny"]["attention_without_graphs"] == "plain torch"
