@@ -48,12 +48,11 @@ def paged_decode(
     out = torch.empty_like(q)
     mixed = out if parts == 1 else q.new_empty((*q.shape[:2], parts, head_dim), dtype=torch.float32)
     log_sums = q.new_empty((sequences, heads, parts), dtype=torch.float32)
-    group, dim_tile = heads // len(keys), max(_LEAST_DOT, triton.next_power_of_2(head_dim))
-    tile_tokens = _MOST_TILE_TOKENS * _TILE_ROW_BYTES // (dim_tile * keys.itemsize)
+    group, (dim_tile, tile_tokens) = heads // len(keys), tile_of(head_dim, keys.itemsize)
     attend_to_part[(sequences, len(keys), parts)](
         q, keys, values, tables, lengths, mixed, log_sums, scaling, tables.shape[1], keys.stride(0), values.stride(0),
         group=group, group_tile=max(_LEAST_DOT, triton.next_power_of_2(group)), head_dim=head_dim, dim_tile=dim_tile,
-        page_tokens=PAGE_TOKENS, tile_tokens=max(_LEAST_DOT, min(tile_tokens, _MOST_TILE_TOKENS)),
+        page_tokens=PAGE_TOKENS, tile_tokens=tile_tokens,
         factors=triton.language.float32 if _widens(q.dtype) else None,
     )  # fmt: skip
     if parts > 1:
@@ -67,6 +66,13 @@ def paged_decode(
 def num_parts(programs: int, *, most_tokens: int) -> int:
     """Into how many parts each sequence is cut, so that `programs` for whole ones become enough for a GPU."""
     return max(1, min(_ENOUGH_PROGRAMS // programs, _MOST_PARTS, -(-most_tokens // _MOST_TILE_TOKENS)))
+
+
+def tile_of(head_dim: int, value_bytes: int) -> tuple[int, int]:
+    """How wide, and how many tokens, the keys are that a program reads at a time."""
+    width = max(_LEAST_DOT, triton.next_power_of_2(head_dim))
+    tokens = _MOST_TILE_TOKENS * _TILE_ROW_BYTES // (width * value_bytes)
+    return width, max(_LEAST_DOT, min(tokens, _MOST_TILE_TOKENS))
 
 
 def _widens(dtype: torch.dtype) -> bool:
