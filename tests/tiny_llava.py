@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -23,9 +24,12 @@ from transformers import (
     LlavaNextImageProcessor,
     LlavaNextProcessor,
     LlavaProcessor,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
+DECODERS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 TEXT = (
     "what is in the picture ? describe a an of and how many are there red green blue yellow circle square triangle "
@@ -56,6 +60,8 @@ def build_tiny_llava(
     context_tokens: int = 512,
     seed: int = 0,
     tiled: bool = False,
+    decoder: str = "llama",
+    **text_changes: Any,
 ) -> Path:
     """Save a random LLaVA checkpoint in `folder` and return the folder.
 
@@ -74,7 +80,7 @@ def build_tiny_llava(
         patch_size=patch_size,
         projection_dim=vision_hidden,
     )
-    text = LlamaConfig(
+    text = DECODERS[decoder](
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -85,6 +91,7 @@ def build_tiny_llava(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **text_changes,
     )
     grid = [[rows * image_size, columns * image_size] for rows, columns in GRID]
     config = (LlavaNextConfig if tiled else LlavaConfig)(

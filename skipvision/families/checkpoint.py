@@ -72,11 +72,14 @@ def check_supported(config: Any, model: str) -> LlavaConfig | LlavaNextConfig:
             f"{model!r} reads vision_feature_layer {config.vision_feature_layer} with strategy "
             f"{config.vision_feature_select_strategy!r}; supported: one layer with strategy 'default'"
         )
-    if getattr(config.text_config, "use_sliding_window", config.text_config.model_type == "mistral") and getattr(
-        config.text_config, "sliding_window", None
-    ):
-        raise ConfigError(f"{model!r} has sliding-window attention, which is not supported")
     return config
+
+
+def context_tokens(config: LlavaConfig | LlavaNextConfig) -> int:
+    """Positions that a sequence may take: as many as every token can look back over, so that no sliding window cuts."""
+    text = config.text_config
+    window = getattr(text, "sliding_window", None)
+    return int(min(text.max_position_embeddings, window or text.max_position_embeddings))
 
 
 def visual_tokens(config: LlavaConfig | LlavaNextConfig, size: tuple[int, int] = (672, 672)) -> int:

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
 
 from skipvision.errors import ConfigError, InputError
-from skipvision.families.checkpoint import carried_skip, load_summary, visual_tokens
+from skipvision.families.checkpoint import carried_skip, context_tokens, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
 from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
 from skipvision.families.narrow import narrow_linears
@@ -79,7 +79,7 @@ class LlavaFamily:
         self.device, self.dtype = device, dtype
         self.shape = DecoderShape.from_config(config.text_config.to_dict())
         self.preparer = type(self).preparer_of(processor.image_processor, config)
-        self.context_tokens = int(config.text_config.max_position_embeddings)
+        self.context_tokens = context_tokens(config)
         self.carried_skip = carried_skip(config)
         self._prompts = PromptTokenizer(processor, image_token_id=config.image_token_id)
         self.model: Any = (weights or load_weights(self.architecture, model, config, dtype).to(device)).eval()

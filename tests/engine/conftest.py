@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from skipvision.families import Family, load_family
 from skipvision.families.checkpoint import save_skip
 from skipvision.method.summary import SummaryPooling
-from tests.engine.subjects import CARRIED
+from tests.engine.subjects import CARRIED, as_stock
 from tests.tiny_llava import build_tiny_llava
 
 
@@ -53,13 +54,4 @@ def stock(folder: Path) -> LlavaForConditionalGeneration:
 @pytest.fixture(scope="session")
 def stock_inputs(folder: Path) -> Callable[[str, Sequence[np.ndarray]], dict[str, Any]]:
     """What the stock processor makes of a prompt and pictures."""
-    processor = AutoProcessor.from_pretrained(folder)
-
-    def inputs(prompt: str, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
-        content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": prompt}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return dict(processor(text=text, images=list(pictures) or None, return_tensors="pt"))
-
-    return inputs
+    return partial(as_stock, AutoProcessor.from_pretrained(folder))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from skipvision.method.plan import SkipConfig
@@ -14,3 +17,12 @@ def picture(seed: int, *, height: int = 40, width: int = 50) -> np.ndarray:
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 100, (height, width, 3)) + rng.integers(0, 156, 3)
     return noise.astype(np.uint8)
+
+
+def as_stock(processor: Any, prompt: str, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What transformers' own processor makes of a prompt and pictures."""
+    content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": prompt}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return dict(processor(text=text, images=list(pictures) or None, return_tensors="pt"))

@@ -17,7 +17,7 @@ from skipvision.families import Family, load_family
 from skipvision.families.checkpoint import save_skip
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
-from tests.engine.subjects import picture
+from tests.engine.subjects import as_stock, picture
 from tests.tiny_llava import build_tiny_llava
 
 SKIP = SkipConfig(retain=16, merge_skipped_to=12, summarise=True, forget_skipped=True)
@@ -71,11 +71,7 @@ def test_with_nothing_skipped_it_says_what_transformers_says(folder: Path, famil
     processor = AutoProcessor.from_pretrained(folder)
     engine = Engine(family)
     for (prompt, images), answer in zip(QUESTIONS, engine.answer(requests(engine)), strict=True):
-        content = [{"type": "image"}] * len(images) + [{"type": "text", "text": prompt}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        inputs = processor(text=text, images=images or None, return_tensors="pt")
+        inputs = as_stock(processor, prompt, images)
         with torch.no_grad():
             plain = stock.generate(**inputs, max_new_tokens=10, do_sample=False, eos_token_id=None)
         assert answer.plan.prompt_tokens == inputs["input_ids"].shape[1]
