@@ -105,6 +105,10 @@ class LlavaFamily:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> EncodedImages:
         """See `Family.encode`."""
+        return self.look(pixels)
+
+    def look(self, pixels: Tensor) -> EncodedImages:
+        """What `encode` gives, with the gradients of whatever is being trained."""
         features, saliency = self._look(pixels)
         return EncodedImages(features.unbind(), saliency.unbind())
 

@@ -80,9 +80,8 @@ class LlavaNextFamily(LlavaFamily):
     preparer_of = LlavaNextPreparer
     preparer: LlavaNextPreparer
 
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> EncodedImages:
-        """See `Family.encode`."""
+    def look(self, pixels: Tensor) -> EncodedImages:
+        """See `LlavaFamily.look`."""
         side = pixels.shape[-1]
         images = len(pixels)
         tiles = pixels[:, :, :-1].reshape(images, 3, -1, side, side).transpose(1, 2).flatten(0, 1)
