@@ -41,12 +41,13 @@ format: $(INSTALLED)  ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limits and its memory, and print the tables
+bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limits, its memory, and training; print the tables
 	$(BIN)/python -m benchmarks.skipping
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.print_tables
 
 bench-peers: $(PEERS_INSTALLED)  ## build the environment in which `make bench` runs vLLM

@@ -137,6 +137,24 @@ def memory(result: Result) -> str:
     )
 
 
+def training(result: Result) -> str:
+    """Fine-tuning steps with skipping on against off."""
+    what = "adapters" if result["lora"] else "projector and decoder"
+    dtypes = {setting["dtype"] for shape in result["shapes"] for setting in shape["settings"]}
+    return _table(
+        (
+            "shape", "setting", "visual tokens", "decoder reads", "step s", "to off", "forward s", "backward s",
+            "vision side s", "peak memory", "to off",
+        ),
+        (_training_row(shape, setting) for shape in result["shapes"] for setting in shape["settings"]),
+        f"{_where(result)} Median (lowest–highest) of {result['rounds']} steps in turns, {result['samples']} "
+        f"conversations of {result['text_tokens']} text tokens and a picture each, {what} trained with AdamW in "
+        f"{', '.join(sorted(dtypes))}, activations checkpointed by layer, matrix products at "
+        f"{result['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s in the same run. The vision side, measured alone, is "
+        "part of forward and the same in both rows.",
+    )  # fmt: skip
+
+
 def kernels(result: Result) -> str:
     """What was replaced in decoding on a CPU, before and now."""
     linear = [
@@ -223,6 +241,24 @@ def _layouts(result: Result) -> str:
     ran = [engine for engine in result["engines"] if engine["absent"] is None]
     each = "; ".join(f"{engine['name']}, {engine['layout']}, {engine['threads']} threads each" for engine in ran)
     return f"In the best layout of each, by a trial in the same run: {each}."
+
+
+def _training_row(shape: Result, setting: Result) -> tuple[str, ...]:
+    baseline = shape["settings"][0]
+    peak = setting["peak_bytes"] / baseline["peak_bytes"] - 1
+    return (
+        shape["shape"],
+        setting["skip"],
+        f"{setting['visual_tokens']:,}",
+        f"{setting['decoder_tokens']:,}",
+        _spread(setting["step_seconds"], 2),
+        _change(setting["step_seconds"], baseline["step_seconds"]),
+        f"{setting['forward_seconds']['median']:.2f}",
+        f"{setting['backward_seconds']['median']:.2f}",
+        f"{setting['vision_seconds']:.2f}",
+        f"{setting['peak_bytes'] / 2**30:.2f} GiB",
+        "–" if setting is baseline else f"{peak:+.0%}",
+    )
 
 
 def _where(result: Result) -> str:

@@ -40,29 +40,44 @@ def cluster(config: JobConfig) -> Iterator[Cluster]:
     Raises:
         ConfigError: no cluster answers at the address, or this process's own Ray is too small.
     """
+    workers = config.workers or 1
+    with connected(config.ray_address, slots=workers * _threads(workers) + _cores()) as is_ours:
+        yield _share_of(config, is_local=is_ours and config.ray_address is None)
+
+
+@contextmanager
+def connected(address: str | None, *, slots: int) -> Iterator[bool]:
+    """A connection to Ray inside the `with` block: whether it was made, or Ray was started, for it alone.
+
+    Args:
+        address: a cluster's. None: start Ray on this machine, unless this process has one.
+        slots: CPUs that a Ray started here should claim to have, if that is more than `LOCAL_SLOTS`.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
     is_ours = not ray.is_initialized()
     if is_ours:
-        _connect(config)
+        _connect(address, slots)
     try:
-        yield _share_of(config, is_local=is_ours and config.ray_address is None)
+        yield is_ours
     finally:
         if is_ours:
             ray.shutdown()
 
 
-def _connect(config: JobConfig) -> None:
+def _connect(address: str | None, slots: int) -> None:
     # Read by Ray when it starts; nobody asked for reports to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if config.ray_address is None:
+    if address is None:
         # Ray warns in red of the arguments that Ray Data gives to each actor which may be restarted.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        workers = config.workers or 1
-        _start_local(max(LOCAL_SLOTS, workers * _threads(workers) + _cores()))
+        _start_local(max(LOCAL_SLOTS, slots))
         return
     try:
-        ray.init(config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster answers at {config.ray_address}: {error}") from error
+        raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _start_local(slots: int) -> None:

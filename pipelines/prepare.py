@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from pipelines.folder import JobFolder
 from pipelines.freeze import frozen_name, read_table, sources_name
-from pipelines.tables import FILE, IMAGE, ROW, is_address, resolve
+from pipelines.tables import FILE, IMAGE, ROW, resolve
 from skipvision.errors import FetchError, ImageError, InputError, PromptError
 from skipvision.families import ImagePreparer, load_preparer
-from skipvision.fetch import Fetcher, FetchPolicy
+from skipvision.fetch import Fetcher, FetchPolicy, is_address
 from skipvision.images import decode_image, read_image
 
 SHARD = "shard"

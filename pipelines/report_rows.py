@@ -18,8 +18,9 @@ from pipelines.pages import picture_uri
 from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar
 from pipelines.prepare import read_embedded
-from pipelines.tables import FILE, IMAGE, ROW, is_address
+from pipelines.tables import FILE, IMAGE, ROW
 from skipvision.errors import ImageError
+from skipvision.fetch import is_address
 from skipvision.images import decode_image, read_image
 
 ANSWERED_SHOWN, ERRORS_SHOWN = 18, 6

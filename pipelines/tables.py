@@ -6,7 +6,6 @@ FILE and ROW (which row of which Parquet file holds the bytes). The bytes themse
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +20,13 @@ from pipelines.sources import Source
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
+from skipvision.fetch import is_address
 
 IMAGE, FILE, ROW = "__image", "__file", "__row"
 LOCATION = pa.schema([(IMAGE, pa.string()), (FILE, pa.int32()), (ROW, pa.int64())])
 
 IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
 """Looked for in this order when the image column is not named."""
-
-_ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]*://")
 
 ImageKind = Literal["reference", "embedded"]
 """`reference`: a path or an address; `embedded`: bytes, or a struct of bytes and path."""
@@ -88,11 +86,6 @@ def resolve(reference: str | None, folder: Path) -> str | None:
     if reference is None or not reference.strip():
         return None
     return reference if is_address(reference) else str(folder / reference)
-
-
-def is_address(reference: str) -> bool:
-    """Whether an image is to be fetched rather than read from disk."""
-    return _ADDRESS.match(reference) is not None
 
 
 def open_table(source: Source, config: JobConfig) -> InputTable:

@@ -2,7 +2,7 @@
 
       0  done; a job that finished with error rows is done too
       1  something failed that this program did not expect; the traceback is for its makers
-      2  what was asked cannot be done: a wrong flag, setting, model, or an image that cannot be read
+      2  what was asked cannot be done: a wrong flag, setting, model, an image that cannot be read, training that fails
     130  interrupted from the keyboard; a job that is started again goes on from what it committed
 
 Importing this module loads neither torch nor Ray: each command imports what it needs.
@@ -20,8 +20,9 @@ from skipvision.commands.output import say
 from skipvision.commands.plan import plan
 from skipvision.commands.results import results
 from skipvision.commands.run import run
+from skipvision.commands.tune import tune
 from skipvision.commands.zoo import card, train
-from skipvision.errors import ConfigError, InputError
+from skipvision.errors import ConfigError, InputError, TrainingError
 from skipvision.version import __version__
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=arguments)
     except SystemExit as leave:
         return int(leave.code or 0)
-    except (ConfigError, InputError) as error:
+    except (ConfigError, InputError, TrainingError) as error:
         say(f"skipvision: {error}")
         return 2
     return 0
@@ -73,6 +74,7 @@ app.command()(plan)
 app.command()(run)
 app.command()(answer)
 app.command()(results)
+app.command()(tune)
 zoo.command()(card)
 zoo.command()(train)
 app.add_typer(zoo, name="zoo")

@@ -6,7 +6,9 @@
     │   ├── ImageError               the image is missing, unreadable, hostile or too large
     │   ├── FetchError               the image's address is refused or does not answer
     │   ├── PromptError              the prompt is missing or not text
-    │   └── PromptTooLongError       the prompt does not fit the context window
+    │   ├── PromptTooLongError       the prompt does not fit the context window
+    │   └── SampleError              the training sample cannot be learnt from
+    ├── TrainingError            the operator: training cannot go on with these settings
     ├── CapacityError            nobody: the system is busy; retry after a pause
     │   └── QueueFullError           the engine's waiting line is full
     └── EngineDeadError          the platform: the process must be replaced
@@ -75,6 +77,16 @@ class PromptTooLongError(InputError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_prompt_too_long, (self.prompt_tokens, self.limit_tokens)
+
+
+class SampleError(InputError):
+    """The training sample cannot be learnt from; `code` says why."""
+
+    default_code = "sample_invalid"
+
+
+class TrainingError(SkipVisionError):
+    """Training cannot go on; what it has saved stands."""
 
 
 class CapacityError(SkipVisionError):

@@ -8,19 +8,32 @@ import torch
 
 from skipvision.errors import ConfigError
 from skipvision.families.checkpoint import read_config, resolve_model
-from skipvision.families.family import Attend, EncodedImages, Family, ImagePreparer, PromptTokens
+from skipvision.families.family import (
+    Attend,
+    ConversationTokens,
+    EncodedImages,
+    Family,
+    ImagePreparer,
+    PromptTokens,
+    TrainableFamily,
+)
 from skipvision.families.llava import LlavaFamily, load_processor
 from skipvision.families.llava_next import LlavaNextFamily
 from skipvision.families.patch import skipping
+from skipvision.families.prompt import PromptTokenizer
 
 __all__ = [
     "Attend",
+    "ConversationTokens",
     "EncodedImages",
     "Family",
     "ImagePreparer",
+    "PromptTokenizer",
     "PromptTokens",
+    "TrainableFamily",
     "load_family",
     "load_preparer",
+    "load_prompts",
     "skipping",
 ]
 
@@ -28,7 +41,7 @@ FAMILIES: dict[str, type[LlavaFamily]] = {"llava": LlavaFamily, "llava_next": Ll
 """By the `model_type` of a checkpoint's config."""
 
 
-def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = "auto") -> Family:
+def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = "auto") -> TrainableFamily:
     """Load a checkpoint folder or hub id: safetensors only, no remote code.
 
     Args:
@@ -53,6 +66,16 @@ def load_preparer(model: str | Path | None) -> ImagePreparer:
     """
     config = read_config(model)
     return FAMILIES[config.model_type].preparer_of(load_processor(resolve_model(model)).image_processor, config)
+
+
+def load_prompts(model: str | Path | None) -> PromptTokenizer:
+    """Tokenizer and chat template of a checkpoint: reads config and processor files, no weights.
+
+    Raises:
+        ConfigError: unknown model or unsupported architecture, or it has no chat template.
+    """
+    config = read_config(model)
+    return PromptTokenizer(load_processor(resolve_model(model)), image_token_id=config.image_token_id)
 
 
 def choose_device(name: str) -> torch.device:

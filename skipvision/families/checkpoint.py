@@ -131,9 +131,10 @@ def load_summary(model: str | Path, hidden: int) -> SummaryPooling | None:
     return summary.eval()
 
 
-def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling) -> None:
-    """Make a saved transformers folder carry `config` and the summary module."""
+def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling | None) -> None:
+    """Make a saved transformers folder carry `config`, and the summary module if there is one."""
     path = folder / "config.json"
     carried = json.loads(path.read_text()) | {CONFIG_KEY: dataclasses.asdict(config)}
     path.write_text(json.dumps(carried, indent=2, sort_keys=True) + "\n")
-    save_file({name: p.detach().contiguous() for name, p in summary.state_dict().items()}, folder / SUMMARY_FILE)
+    if summary is not None:
+        save_file({name: p.detach().contiguous() for name, p in summary.state_dict().items()}, folder / SUMMARY_FILE)

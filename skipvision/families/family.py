@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,14 @@ class PromptTokens:
     text_ids: tuple[int, ...]
     image_offsets: tuple[int, ...]
     """For each image, in order, how many of `text_ids` stand before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationTokens(PromptTokens):
+    """Questions with their answers as token ids."""
+
+    answers: tuple[tuple[int, int], ...]
+    """[start, stop) of `text_ids` for each answer, with the token that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +132,15 @@ class Family(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(rows, hidden) after the final norm -> (rows, vocab) float32."""
+        ...
+
+
+class TrainableFamily(Family, Protocol):
+    """A family as fine-tuning asks for it."""
+
+    model: Any
+    """The transformers model, whose decoder takes `attend` and `skip_ffn_rows` beside its own arguments."""
+
+    def look(self, pixels: Tensor) -> EncodedImages:
+        """What `encode` gives, with the gradients of whatever is being trained."""
         ...

@@ -14,9 +14,10 @@ a URL: many are signed, and then they are secrets.
     data_urls.py   pictures inside the URL itself
 """
 
+from skipvision.fetch.addresses import is_address
 from skipvision.fetch.blocking import Fetcher
 from skipvision.fetch.client import AsyncFetcher
 from skipvision.fetch.data_urls import decode_data_url
 from skipvision.fetch.policy import FetchPolicy
 
-__all__ = ["AsyncFetcher", "FetchPolicy", "Fetcher", "decode_data_url"]
+__all__ = ["AsyncFetcher", "FetchPolicy", "Fetcher", "decode_data_url", "is_address"]

@@ -33,6 +33,7 @@ _NEVER_PUBLIC: tuple[IPNetwork, ...] = (
     IPv6Network("2002::/16"),  # 6to4: IPv4 inside
     IPv6Network("3fff::/20"),  # documentation, registered after some of the supported Pythons
 )
+_ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]*://")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|^\s|\s$")
 _PLAIN = re.compile(r"[!-~]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -93,6 +94,11 @@ class AddressRules:
         if _is_number(host) and not self.admits(host, port):
             raise refused()
         return url
+
+
+def is_address(reference: str) -> bool:
+    """Whether what names an image is to be fetched rather than read from disk."""
+    return _ADDRESS.match(reference) is not None
 
 
 def parse_networks(texts: tuple[str, ...]) -> tuple[IPNetwork, ...]:

@@ -81,13 +81,18 @@ ERROR_CODES = (
     "prompt_has_image_token",
     "prompt_missing",
     "prompt_too_long",
+    "sample_images",
+    "sample_invalid",
+    "sample_too_long",
+    "sample_turns",
     "sampling_invalid",
     "skip_does_not_fit",
     "url_invalid",
     "url_refused",
     "url_scheme",
 )
-"""Every `error_code` a row may end with; a test holds it against the codes that the sources raise."""
+"""Every `error_code` a row, a request or a training sample may end with; a test holds it against the codes that the
+sources raise."""
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 

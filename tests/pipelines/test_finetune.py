@@ -1,0 +1,69 @@
+"""Fine-tuning on real Ray workers: many of them learn what one learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from pipelines.finetune import finetune
+from skipvision.tuning import Run, tune
+from skipvision.tuning.journal import read_steps
+from tests.tuning.conftest import checkpoint, data, prepare
+
+__all__ = ["checkpoint", "data", "prepare"]
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    model = LlavaForConditionalGeneration.from_pretrained(run.folder / "model", dtype=torch.float32)
+    return dict(model.named_parameters())
+
+
+def check_same(run: Run, other: Run) -> None:
+    for mine, theirs in zip(read_steps(run.folder), read_steps(other.folder), strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-4)
+        assert (mine.samples, mine.images, mine.tokens) == (theirs.samples, theirs.images, theirs.tokens)
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(weights(other)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "changes"),
+    [
+        ("ddp", {"loaders": 1, "tokens_per_pass": 60}),
+        ("fsdp", {"tokens_per_pass": 60}),
+        ("fsdp", {"lora": {"rank": 4}}),
+    ],
+)
+def test_two_workers_learn_what_one_learns(
+    prepare: Callable[..., Run], tmp_path: Path, sharding: str, changes: dict[str, object]
+) -> None:
+    """With an odd batch, so that workers have unlike shares, and passes so small that their numbers differ."""
+    alone = prepare(steps=4, batch=5, output=str(tmp_path / "alone"), **changes)
+    tune(alone)
+    together = prepare(steps=4, batch=5, output=str(tmp_path / "two"), workers=2, sharding=sharding, **changes)
+    assert finetune(together)["steps"] == 4
+    check_same(alone, together)
+
+
+def test_a_run_goes_on_with_another_number_of_workers(prepare: Callable[..., Run], tmp_path: Path) -> None:
+    whole = prepare(steps=6, batch=5, output=str(tmp_path / "whole"))
+    tune(whole)
+
+    class EnoughError(Exception):
+        """Stands for whatever ends a process."""
+
+    def stop_after_three(record: object, steps: int) -> None:
+        if len(read_steps(tmp_path / "cut")) == 3:
+            raise EnoughError
+
+    alone = prepare(steps=6, batch=5, output=str(tmp_path / "cut"))
+    with pytest.raises(EnoughError):
+        tune(alone, stop_after_three)
+    finetune(prepare(steps=6, batch=5, output=str(tmp_path / "cut"), workers=2, sharding="fsdp"))
+    check_same(whole, alone)
