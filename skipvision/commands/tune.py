@@ -18,7 +18,7 @@ from skipvision.errors import ConfigError
 if TYPE_CHECKING:
     from skipvision.tuning.journal import StepRecord
 
-_NEEDED = ("aiohttp", "pyarrow", "tensorboardX")
+_NEEDED = ("aiohttp", "matplotlib", "peft", "pyarrow", "tensorboardX")
 _SECONDS_BETWEEN_LINES = 10.0
 
 

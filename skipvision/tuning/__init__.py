@@ -12,7 +12,8 @@
     world.py         one process or many
     checkpoints.py   where a run goes on after a kill
     journal.py       what it says of itself while it learns
-    export.py        the finished folder
+    plot.py          its loss as a picture
+export.py        the finished folder
     local.py         a run in one process
 
 Source of the method and its settings: Skip-Vision (arXiv:2503.21817), sections 3 and 4.1.

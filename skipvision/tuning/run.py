@@ -5,6 +5,7 @@ steps.jsonl     one line per step; set_aside.jsonl: one per sample that could no
 tensorboard/    the same numbers as TensorBoard's events
 checkpoints/    where it goes on after a kill
 model/          the finished checkpoint
+loss.png        its loss and learning rate
 report.json     what it came to
 """
 
@@ -26,7 +27,7 @@ from skipvision.tuning.schedule import CosineRate, StepPlan
 from skipvision.tuning.settings import TuneConfig
 from skipvision.tuning.sources import Samples
 
-RUN, REPORT, MODEL, CHECKPOINTS = "run.json", "report.json", "model", "checkpoints"
+RUN, REPORT, MODEL, CHECKPOINTS, PLOT = "run.json", "report.json", "model", "checkpoints", "loss.png"
 _HOW_NOT_WHAT = frozenset(
     {"workers", "sharding", "loaders", "save_every", "keep", "device", "gradient_checkpointing", "tokens_per_pass",
      "ray_address", "output"}

@@ -27,7 +27,8 @@ from skipvision.tuning.encoding import EncodedSample, SetAside
 from skipvision.tuning.export import export, trained_state
 from skipvision.tuning.journal import Journal, StepRecord, read_set_aside, read_steps
 from skipvision.tuning.packing import PackedSamples, passes
-from skipvision.tuning.run import CHECKPOINTS, MODEL, REPORT, Run
+from skipvision.tuning.plot import plot_loss
+from skipvision.tuning.run import CHECKPOINTS, MODEL, PLOT, REPORT, Run
 from skipvision.tuning.schedule import optimizer_of
 from skipvision.tuning.trainee import Trainee
 from skipvision.tuning.world import World
@@ -153,6 +154,7 @@ class Trainer:
         state = trained_state(self._module)  # all processes give their part
         if self._world.is_first:
             export(self._run, state, self._run.folder / MODEL)
+            plot_loss(read_steps(self._run.folder), self._run.folder / PLOT)
             report = _report(self._run)
             (self._run.folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         self._world.wait()

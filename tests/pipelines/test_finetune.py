@@ -37,7 +37,7 @@ def check_same(run: Run, other: Run) -> None:
     [
         ("ddp", {"loaders": 1, "tokens_per_pass": 60}),
         ("fsdp", {"tokens_per_pass": 60}),
-        ("fsdp", {"lora": {"rank": 4}}),
+        pytest.param("fsdp", {"lora": {"rank": 4}}, marks=pytest.mark.slow),
     ],
 )
 def test_two_workers_learn_what_one_learns(
@@ -51,6 +51,7 @@ def test_two_workers_learn_what_one_learns(
     check_same(alone, together)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_workers(prepare: Callable[..., Run], tmp_path: Path) -> None:
     whole = prepare(steps=6, batch=5, output=str(tmp_path / "whole"))
     tune(whole)

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 from transformers import LlavaForConditionalGeneration
@@ -29,6 +32,7 @@ from skipvision.families import load_family
 from skipvision.method.plan import SkipConfig
 from skipvision.tuning import Run, tune
 from skipvision.tuning.journal import StepRecord, read_set_aside, read_steps
+from skipvision.tuning.plot import plot_loss
 from skipvision.tuning.trainee import part_of
 from tests.engine.subjects import CARRIED, picture
 from tests.tiny_llava import build_tiny_llava
@@ -192,6 +196,17 @@ def test_passes_are_how_a_step_is_computed_and_not_what_it_learns(prepare: Calla
         tune(run)
     for many, one in zip(*(read_steps(run.folder) for run in runs), strict=True):
         assert many.loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def test_the_loss_is_drawn_even_where_some_steps_learnt_nothing(prepare: Callable[..., Run]) -> None:
+    run = prepare(steps=3)
+    tune(run)
+    with Image.open(run.folder / "loss.png") as plot:
+        assert np.asarray(plot.convert("L")).std() > 5  # something is drawn
+    steps = read_steps(run.folder)
+    plot_loss([steps[0], replace(steps[1], loss=None), steps[2]], run.folder / "gap.png")
+    plot_loss([replace(step, loss=None) for step in steps], run.folder / "nothing.png")
+    assert (run.folder / "gap.png").read_bytes() != (run.folder / "nothing.png").read_bytes()
 
 
 def test_the_numbers_are_in_tensorboards_events_too(prepare: Callable[..., Run]) -> None:
