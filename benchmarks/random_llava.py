@@ -45,6 +45,12 @@ def small() -> LlavaConfig:
     return _llava(vision, text)
 
 
+def small_tiled() -> LlavaNextConfig:
+    """The same decoder behind a thumbnail and four tiles: 2880 visual tokens and a newline after each line."""
+    config = small()
+    return tiled(config.vision_config, config.text_config)
+
+
 def seven_billion() -> LlavaConfig:
     """LLaVA-1.5-7B: a LLaMA-2-7B decoder behind CLIP-L at 336 pixels."""
     text = LlamaConfig(

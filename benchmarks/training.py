@@ -14,15 +14,23 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
+from transformers import LlavaConfig, LlavaNextConfig
 
 from benchmarks.lineup import KEEPING_ALLOCATOR
 from benchmarks.machine import ROOT, matmul_rate, spread, write_result
+from benchmarks.random_llava import eight_billion, eight_billion_tiled, seven_billion, small, small_tiled
 from benchmarks.workers.process import WorkerProcess
 from skipvision.families import choose_device, choose_dtype
 
 RESULT = ROOT / "benchmarks" / "results" / "training.json"
-SETTINGS = {"small": "100/156", "small-hd": "576/576", "7b": "100/156", "8b": "100/156", "8b-hd": "576/576"}
-"""The paper's setting for each shape."""
+SHAPES = {
+    "small": (small, "100/156"),
+    "small-hd": (small_tiled, "576/576"),
+    "7b": (seven_billion, "100/156"),
+    "8b": (eight_billion, "100/156"),
+    "8b-hd": (eight_billion_tiled, "576/576"),
+}
+"""What is trained, and the paper's setting for it."""
 ALL_TOKENS = "off"
 PARTS = ("forward", "backward", "optimizer")
 
@@ -40,10 +48,11 @@ def measure(
     """Measure, and write one JSON file."""
     where = choose_device(device)
     batch = {"samples": samples, "text_tokens": text_tokens, "tokens_per_pass": tokens_per_pass}
-    measured = [
-        compare(name, rounds=rounds, options={**batch, "device": device, "lora": lora})
-        for name in shape or ["small", "small-hd"]
-    ]
+    options = {**batch, "device": device, "lora": lora}
+    measured = []
+    for name in shape or ["small", "small-hd"]:
+        build, skip = SHAPES[name]
+        measured.append({"shape": name, **compare(build(), skip, rounds=rounds, options=options)})
     rate = matmul_rate(where, choose_dtype("auto", where))
     write_result(
         output,
@@ -52,9 +61,11 @@ def measure(
     )
 
 
-def compare(shape: str, *, rounds: int, options: dict[str, Any]) -> dict[str, Any]:
+def compare(
+    config: LlavaConfig | LlavaNextConfig, skip: str, *, rounds: int, options: dict[str, Any]
+) -> dict[str, Any]:
     """Steps of one shape, all tokens and fewer in turn, after one of each that warms up."""
-    settings = (ALL_TOKENS, SETTINGS[shape])
+    settings = (ALL_TOKENS, skip)
     with ExitStack() as stack:
         workers = {
             skip: stack.enter_context(
@@ -64,7 +75,7 @@ def compare(shape: str, *, rounds: int, options: dict[str, Any]) -> dict[str, An
         }
         folders = {skip: stack.enter_context(TemporaryDirectory()) for skip in settings}
         facts = {
-            skip: worker.ask("load", folder=folders[skip], shape=shape, skip=skip, **options)
+            skip: worker.ask("load", folder=folders[skip], config=config.to_dict(), skip=skip, **options)
             for skip, worker in workers.items()
         }
         steps: dict[str, list[dict[str, float]]] = {skip: [] for skip in settings}
@@ -73,7 +84,6 @@ def compare(shape: str, *, rounds: int, options: dict[str, Any]) -> dict[str, An
                 steps[skip].append(workers[skip].ask("step"))
         looks = {skip: worker.ask("look")["seconds"] for skip, worker in workers.items()}
     return {
-        "shape": shape,
         "settings": [
             {"skip": skip, **facts[skip], **_figures(steps[skip][1:]), "vision_seconds": looks[skip]}
             for skip in settings

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import LlavaConfig, LlavaNextConfig
 
-from benchmarks.random_llava import eight_billion, eight_billion_tiled, random_family, seven_billion, small, tiled
+from benchmarks.random_llava import random_family
 from benchmarks.workers.rss import peak_rss_bytes, reset_peak_rss
 from benchmarks.workers.serve import serve
 from skipvision.families import choose_device, choose_dtype
@@ -26,28 +27,22 @@ ANSWER_SHARE = 0.4
 """Of the text tokens, how many are to be said; conversations of LLaVA's fine-tuning set are of this kind."""
 
 
-def small_tiled() -> Any:
-    """The small decoder behind a thumbnail and four tiles: 2880 visual tokens and a newline after each line."""
-    config = small()
-    return tiled(config.vision_config, config.text_config)
-
-
-SHAPES = {
-    "small": small, "small-hd": small_tiled, "7b": seven_billion, "8b": eight_billion, "8b-hd": eight_billion_tiled,
-}  # fmt: skip
-
-
 class Training:
     """One model and its optimizer over one batch."""
 
     def load(
-        self, *, folder: str, shape: str, skip: str, samples: int, text_tokens: int, tokens_per_pass: int, device: str,
-        lora: bool,
+        self, *, folder: str, config: dict[str, Any], skip: str, samples: int, text_tokens: int, tokens_per_pass: int,
+        device: str, lora: bool,
     ) -> dict[str, Any]:  # fmt: skip
-        """Draw weights and a batch; the same batch whatever is skipped."""
+        """Draw weights and a batch; the same batch whatever is skipped.
+
+        Args:
+            config: as `to_dict` gives it.
+        """
+        kind = LlavaNextConfig if config["model_type"] == LlavaNextConfig.model_type else LlavaConfig
         self._device = choose_device(device)
         self._dtype = choose_dtype("auto", self._device)
-        family = random_family(Path(folder), SHAPES[shape](), device=self._device, dtype=torch.float32)
+        family = random_family(Path(folder), kind.from_dict(config), device=self._device, dtype=torch.float32)
         self._trainee = Trainee(
             family, SkipConfig.parse(skip), learning=("projector", "decoder"), lora=LoraConfig() if lora else None
         ).train()
