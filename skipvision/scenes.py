@@ -98,7 +98,8 @@ class Scene:
         picture = Image.new("RGB", (side * scale, side * scale), BACKGROUNDS[self.background])
         draw = ImageDraw.Draw(picture)
         for shape in self.shapes:
-            _draw_shape(draw, shape, side * scale)
+            x, y, r = (value * side * scale for value in (shape.x, shape.y, shape.half_width))
+            draw_shape(draw, shape.shape, COLOURS[shape.colour], x, y, r)
         if self.text:
             font = ImageFont.load_default(size=TEXT_HEIGHT * side * scale)
             centre = (self.text.x * side * scale, self.text.y * side * scale)
@@ -122,7 +123,7 @@ class Scene:
 
     def _ask_count_of(self, rng: random.Random) -> tuple[str, str]:
         kind = rng.choice([*(shape.shape for shape in self.shapes), rng.choice(SHAPES)])
-        return f"How many {_plural(kind)} are there?", NUMBERS[sum(s.shape == kind for s in self.shapes)]
+        return f"How many {plural(kind)} are there?", NUMBERS[sum(s.shape == kind for s in self.shapes)]
 
     def _ask_existence(self, rng: random.Random) -> tuple[str, str]:
         shape = rng.choice(self.shapes)
@@ -187,10 +188,9 @@ def _draw_at_random(rng: random.Random, cell: tuple[int, int]) -> Shape:
     return Shape(rng.choice(SHAPES), rng.choice([*COLOURS]), size, cell, x, y, half_width)
 
 
-def _draw_shape(draw: ImageDraw.ImageDraw, shape: Shape, side: int) -> None:
-    x, y, r = shape.x * side, shape.y * side, shape.half_width * side
-    fill = COLOURS[shape.colour]
-    match shape.shape:
+def draw_shape(draw: ImageDraw.ImageDraw, shape: str, fill: tuple[int, int, int], x: float, y: float, r: float) -> None:
+    """Draw one of `SHAPES` around (x, y) with half-width `r`, all in pixels."""
+    match shape:
         case "circle":
             draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
         case "square":
@@ -217,7 +217,7 @@ def _place(cell: tuple[int, int]) -> str:
     return CELLS[cell[0]][cell[1]]
 
 
-def _plural(shape: str) -> str:
+def plural(shape: str) -> str:
     return f"{shape}es" if shape == "cross" else f"{shape}s"
 
 

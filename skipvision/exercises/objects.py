@@ -1,0 +1,219 @@
+"""Strata of flat shapes on a background: global, counting, spatial, list and composition."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from skipvision.exercises.drawing import Sheet, Thing, cells, paper, scatter
+from skipvision.exercises.exercise import Question
+from skipvision.exercises.words import BACKGROUNDS, CELLS, COLOURS, DIRECTIONS, NUMBERS, SHAPES, SIZES, TEXTURES
+from skipvision.scenes import plural
+
+Asker = Callable[[random.Random], Question]
+Drawn = tuple[Sheet, Asker]
+
+_EVERYTHING = 1.0
+"""Height of what is asked about where that is the whole picture."""
+_CLEAR = 0.09
+"""Shares of the side by which two places or distances differ at least where a question is about which is more."""
+
+
+def global_(rng: random.Random) -> Drawn:
+    """What the picture is like as a whole."""
+    background, texture = rng.choice([*BACKGROUNDS]), rng.choice(TEXTURES)
+    most_shape, most_colour = rng.choice(SHAPES), rng.choice([*COLOURS])
+    others = [shape for shape in SHAPES if shape != most_shape]
+    shapes = [most_shape] * 4 + rng.choices(others[:2], k=2) + rng.sample(others[2:], rng.randint(0, 1))
+    colours = [most_colour] * 4 + rng.sample([colour for colour in COLOURS if colour != most_colour], len(shapes) - 4)
+    rng.shuffle(colours)
+    things = scatter(rng, [(*pair, rng.uniform(0.05, 0.08)) for pair in zip(shapes, colours, strict=True)])
+    sheet = Sheet(BACKGROUNDS[background], things, texture=texture)
+
+    def any_of(rng: random.Random) -> Question:
+        there = rng.random() < 0.5
+        kinds = sorted({thing.shape for thing in things} if there else {*SHAPES} - {thing.shape for thing in things})
+        return Question(f"Is there any {rng.choice(kinds)}?", "yes" if there else "no", 0.13)
+
+    def ask(rng: random.Random) -> Question:
+        certain = [
+            ("What colour is the background?", background),
+            ("Is the background plain, striped or dotted?", texture),
+            ("Which shape is there most of?", most_shape),
+            ("Which colour is there most of?", most_colour),
+        ]
+        at = rng.randrange(len(certain) + 1)
+        return any_of(rng) if at == len(certain) else Question(*certain[at], _EVERYTHING)
+
+    return sheet, ask
+
+
+def counting(rng: random.Random) -> Drawn:
+    """How many there are of one kind, among others; larger or smaller, crowded or not."""
+    wanted, count = rng.choice(SHAPES), rng.randint(1, 9)
+    half = rng.uniform(0.022, 0.055)
+    colour = rng.choice([*COLOURS])
+    distractors = [rng.choice([shape for shape in SHAPES if shape != wanted]) for _ in range(rng.randint(0, 6))]
+    kinds = [wanted] * count + distractors
+    painted = [colour if rng.random() < 0.5 else rng.choice([*COLOURS]) for _ in kinds]
+    things = scatter(rng, [(shape, c, half * rng.uniform(0.85, 1.15)) for shape, c in zip(kinds, painted, strict=True)])
+    sheet = Sheet(paper(rng), things)
+
+    def ask(rng: random.Random) -> Question:
+        share = min(thing.share for thing in things)
+        if rng.random() < 0.7:
+            return Question(f"How many {plural(wanted)} are there?", NUMBERS[count], share)
+        of_colour = sum(thing.colour == colour for thing in things)
+        if of_colour >= len(NUMBERS):
+            return Question(f"How many {plural(wanted)} are there?", NUMBERS[count], share)
+        return Question(f"How many {colour} shapes are there?", NUMBERS[of_colour], share)
+
+    return sheet, ask
+
+
+def spatial(rng: random.Random) -> Drawn:
+    """Where things are to each other and in the picture."""
+    things = scatter(rng, _different(rng, rng.randint(4, 6), lambda: rng.uniform(0.045, 0.075)))
+    sheet = Sheet(paper(rng), things)
+
+    def ask(rng: random.Random) -> Question:
+        asked = rng.sample([_ask_direction, _ask_nearest, _ask_place], 3)
+        return next(question for each in asked if (question := each(rng, things)) is not None)
+
+    # Somewhere in the picture everything can be asked about: of unclear places another picture is drawn.
+    if _ask_place(rng, things) is None or _ask_direction(rng, things) is None:
+        return spatial(rng)
+    return sheet, ask
+
+
+def _ask_direction(rng: random.Random, things: Sequence[Thing]) -> Question | None:
+    pairs = [(one, other, way) for one in things for other in things if (way := direction(one, other)) is not None]
+    ways = sorted({way for *_, way in pairs})
+    if not ways:
+        return None
+    way = rng.choice(ways)
+    one, other, _ = rng.choice([pair for pair in pairs if pair[2] == way])
+    text = f"Is the {one.name} left of, right of, above or below the {other.name}?"
+    return Question(text, way, min(one.share, other.share))
+
+
+def direction(one: Thing, other: Thing) -> str | None:
+    """Where `one` is, seen from `other`; None where that is not clear."""
+    dx, dy = one.x - other.x, one.y - other.y
+    if max(abs(dx), abs(dy)) < 2 * _CLEAR or not (abs(dx) > 2 * abs(dy) or abs(dy) > 2 * abs(dx)):
+        return None
+    left, right, above, below = DIRECTIONS
+    return (left if dx < 0 else right) if abs(dx) > abs(dy) else (above if dy < 0 else below)
+
+
+def _ask_nearest(rng: random.Random, things: Sequence[Thing]) -> Question | None:
+    clear = []
+    for thing in things:
+        near, next_near, *_ = sorted((other for other in things if other is not thing), key=thing.distance)
+        if thing.distance(next_near) - thing.distance(near) > _CLEAR:
+            clear.append((thing, near))
+    if not clear:
+        return None
+    thing, near = rng.choice(clear)
+    return Question(f"What is nearest to the {thing.name}?", near.name, min(thing.share, near.share))
+
+
+def _ask_place(rng: random.Random, things: Sequence[Thing]) -> Question | None:
+    clear = [thing for thing in things if all(_from_border(at) > _CLEAR / 2 for at in (thing.x, thing.y))]
+    if not clear:
+        return None
+    thing = rng.choice(clear)
+    place = CELLS[int(thing.y * 3)][int(thing.x * 3)]
+    return Question(f"Where in the picture is the {thing.name}?", place, thing.share)
+
+
+def _from_border(at: float) -> float:
+    """How far from the lines that cut the picture into thirds."""
+    return min(abs(at - 1 / 3), abs(at - 2 / 3))
+
+
+def listing(rng: random.Random) -> Drawn:
+    """Everything in the picture, by size, colour and shape: the long answer."""
+    count = rng.randint(3, 7)
+    sizes = [rng.choice([*SIZES]) for _ in range(count)]
+    pairs = [(rng.choice(SHAPES), rng.choice([*COLOURS])) for _ in range(count)]
+    things = _in_reading_order(_placed_in_cells(rng, [(*p, SIZES[s]) for p, s in zip(pairs, sizes, strict=True)]))
+    sheet = Sheet(paper(rng), things)
+    answer = ", ".join(f"{size_of(thing)} {thing.name}" for thing in things)
+    share = min(thing.share for thing in things)
+    return sheet, lambda rng: Question("List all objects with size and colour.", answer, share, "set")
+
+
+def size_of(thing: Thing) -> str:
+    """`small` or `large`."""
+    return min(SIZES, key=lambda size: abs(SIZES[size] - thing.half_width))
+
+
+def composition(rng: random.Random) -> Drawn:
+    """What follows from two things together, or from one by way of another."""
+    specs = _different(rng, 7, lambda: SIZES[rng.choice([*SIZES])])
+    things = _placed_in_cells(rng, specs)
+    sheet = Sheet(paper(rng), things)
+
+    def ask(rng: random.Random) -> Question:
+        return rng.choice([_ask_same, _ask_larger, _ask_neighbour])(rng, things)
+
+    return sheet, ask
+
+
+def _ask_same(rng: random.Random, things: Sequence[Thing]) -> Question:
+    """About two things that are named by shape and place in the picture, since colours are what is asked."""
+    shapes = Counter(thing.shape for thing in things)
+    named = [thing for thing in things if shapes[thing.shape] == 1]
+    same = rng.random() < 0.5
+    pairs = [(a, b) for a in named for b in named if a is not b and (a.colour == b.colour) == same]
+    if not pairs:
+        return _ask_neighbour(rng, things)
+    one, other = rng.choice(pairs)
+    text = f"Do the {one.shape} and the {other.shape} have the same colour?"
+    return Question(text, "yes" if same else "no", min(one.share, other.share))
+
+
+def _ask_larger(rng: random.Random, things: Sequence[Thing]) -> Question:
+    pairs = [(a, b) for a in things for b in things if size_of(a) != size_of(b)]
+    if not pairs:
+        return _ask_neighbour(rng, things)
+    one, other = rng.choice(pairs)
+    larger = max(one, other, key=lambda thing: thing.half_width)
+    return Question(f"Which is larger, the {one.name} or the {other.name}?", larger.name, min(one.share, other.share))
+
+
+def _ask_neighbour(rng: random.Random, things: Sequence[Thing]) -> Question:
+    """The colour or shape of what stands beside something: first find that, then look beside it."""
+    pairs = [(a, b, way) for a in things for b in things if (way := neighbour(a, b)) is not None]
+    beside, anchor, way = rng.choice(pairs)
+    where = {"left": "left of", "right": "right of"}.get(way, way)
+    share = min(beside.share, anchor.share)
+    if rng.random() < 0.5:
+        return Question(f"What colour is the shape just {where} the {anchor.name}?", beside.colour, share)
+    return Question(f"Which shape is just {where} the {anchor.name}?", beside.shape, share)
+
+
+def neighbour(one: Thing, other: Thing) -> str | None:
+    """Where `one` is, if it stands in a cell of the 3 x 3 grid beside that of `other`."""
+    row, column = (int(one.y * 3) - int(other.y * 3), int(one.x * 3) - int(other.x * 3))
+    return {(0, -1): "left", (0, 1): "right", (-1, 0): "above", (1, 0): "below"}.get((row, column))
+
+
+def _different(rng: random.Random, count: int, half_width: Callable[[], float]) -> list[tuple[str, str, float]]:
+    """Shapes and colours of which no pair comes twice."""
+    pairs = rng.sample([(shape, colour) for shape in SHAPES for colour in COLOURS], count)
+    return [(*pair, half_width()) for pair in pairs]
+
+
+def _placed_in_cells(rng: random.Random, specs: Sequence[tuple[str, str, float]]) -> tuple[Thing, ...]:
+    """Each in a cell of its own of a 3 x 3 grid."""
+    places = rng.sample([*cells(3, 3, jitter=0.2, rng=rng)], len(specs))
+    return tuple(
+        Thing(shape, colour, x, y, half) for (shape, colour, half), (_, _, x, y) in zip(specs, places, strict=True)
+    )
+
+
+def _in_reading_order(things: Sequence[Thing]) -> tuple[Thing, ...]:
+    return tuple(sorted(things, key=lambda thing: (int(thing.y * 3), int(thing.x * 3))))
