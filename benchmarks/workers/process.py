@@ -80,7 +80,7 @@ class WorkerProcess:
             WorkerFailedError: as `ask`.
         """
         reply = json.loads(self._reply(within_seconds))
-        self._signal(signal.SIGSTOP)
+        self._hold_still()
         if "failed" in reply:
             raise WorkerFailedError(reply["failed"])
         return reply["returned"]
@@ -111,6 +111,12 @@ class WorkerProcess:
         self._log.seek(0)
         said = [line.strip() for line in self._log if line.strip()]
         return f"the process ended with {code}: {said[-1] if said else 'it said nothing'}"
+
+    def _hold_still(self) -> None:
+        """Stop the group, and wait until it is: the kernel ends an orphaned group only if it was stopped before."""
+        self._signal(signal.SIGSTOP)
+        with suppress(ChildProcessError):  # it has ended and was waited for
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # nobody of the group is left
