@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from skipvision.commands.answer import answer
+from skipvision.commands.chain_of_sight import chain_of_sight
 from skipvision.commands.output import say
 from skipvision.commands.plan import plan
 from skipvision.commands.results import results
@@ -75,6 +76,7 @@ app.command()(run)
 app.command()(answer)
 app.command()(results)
 app.command()(tune)
+app.command("chain-of-sight")(chain_of_sight)
 zoo.command()(card)
 zoo.command()(train)
 app.add_typer(zoo, name="zoo")

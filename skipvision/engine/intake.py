@@ -20,6 +20,7 @@ from skipvision.engine.visual import Picture
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
 from skipvision.families.family import Family, PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_image, plan_prompt
+from skipvision.method.split import check_pooled
 
 _ANY_PICTURE = np.zeros((64, 64, 3), dtype=np.uint8)
 
@@ -141,6 +142,8 @@ class Intake:
                 f"the setting {setting} needs summary tokens and this checkpoint has no summary module; "
                 f"use {setting}:plain, or a checkpoint fine-tuned with Skip-Vision"
             )
+        if summary_tokens:
+            check_pooled(skip, self._family.pooled_from)
 
 
 def _trunk(

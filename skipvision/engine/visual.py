@@ -80,7 +80,9 @@ class ImageReader:
         with self._timing(merge=1):
             for alike in _alike(pictures, lambda picture: (picture.skip, len(features[picture.digest]))):
                 x, scores = (torch.stack([of[picture.digest] for picture in alike]) for of in (features, saliency))
-                split = split_visual_tokens(x, scores, alike[0].skip, self._family.summary)
+                split = split_visual_tokens(
+                    x, scores, alike[0].skip, self._family.summary, pooled_from=self._family.pooled_from
+                )
                 made.update(zip([picture.key for picture in alike], split.sequence(), strict=True))
         return made
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import LlavaConfig, LlavaNextConfig
 
 from skipvision.errors import ConfigError
-from skipvision.families.checkpoint import read_config, resolve_model
+from skipvision.families.chain_of_sight import CosFamily
+from skipvision.families.checkpoint import carried_scales, read_config, resolve_model
 from skipvision.families.family import (
     Attend,
     ConversationTokens,
@@ -41,6 +43,11 @@ FAMILIES: dict[str, type[LlavaFamily]] = {"llava": LlavaFamily, "llava_next": Ll
 """By the `model_type` of a checkpoint's config."""
 
 
+def family_of(config: LlavaConfig | LlavaNextConfig) -> type[LlavaFamily]:
+    """What runs a checkpoint of this config."""
+    return CosFamily if carried_scales(config) else FAMILIES[config.model_type]
+
+
 def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = "auto") -> TrainableFamily:
     """Load a checkpoint folder or hub id: safetensors only, no remote code.
 
@@ -55,7 +62,7 @@ def load_family(model: str | Path | None, *, device: str = "auto", dtype: str = 
     config = read_config(model)
     model = resolve_model(model)
     where = choose_device(device)
-    return FAMILIES[config.model_type](model, config, device=where, dtype=choose_dtype(dtype, where))
+    return family_of(config)(model, config, device=where, dtype=choose_dtype(dtype, where))
 
 
 def load_preparer(model: str | Path | None) -> ImagePreparer:
@@ -65,7 +72,7 @@ def load_preparer(model: str | Path | None) -> ImagePreparer:
         ConfigError: unknown model or unsupported architecture.
     """
     config = read_config(model)
-    return FAMILIES[config.model_type].preparer_of(load_processor(resolve_model(model)).image_processor, config)
+    return family_of(config).preparer_of(load_processor(resolve_model(model)).image_processor, config)
 
 
 def load_prompts(model: str | Path | None) -> PromptTokenizer:

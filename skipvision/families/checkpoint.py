@@ -14,16 +14,20 @@ from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 from transformers.utils import cached_file
 
 from skipvision.errors import ConfigError
 from skipvision.families.tiles import TileLayout
+from skipvision.method.chain_of_sight import Scale
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 
 SUMMARY_FILE = "skip_vision.safetensors"
 CONFIG_KEY = "skip_vision"
+COS_FILE = "chain_of_sight.safetensors"
+COS_KEY = "chain_of_sight"
 SUPPORTED = (
     "llava (LLaVA-1.5: CLIP tower, LLaMA, Mistral or Qwen2 decoder)",
     "llava_next (LLaVA-NeXT, also called LLaVA-1.6: the same towers and decoders)",
@@ -90,7 +94,29 @@ def visual_tokens(config: LlavaConfig | LlavaNextConfig, size: tuple[int, int] =
     """
     if isinstance(config, LlavaNextConfig):
         return TileLayout.of(*size, config).tokens
-    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    grid = int(config.vision_config.image_size // config.vision_config.patch_size)
+    return sum(scale.tokens(grid) for scale in carried_scales(config)) or grid**2
+
+
+def pooled_from(config: LlavaConfig | LlavaNextConfig) -> int:
+    """Of an image's tokens, how many of the first no summary is pooled over: those of the coarsest scale, if any."""
+    grid = int(config.vision_config.image_size // config.vision_config.patch_size)
+    return next((scale.tokens(grid) for scale in carried_scales(config)), 0)
+
+
+def carried_scales(config: LlavaConfig | LlavaNextConfig) -> tuple[Scale, ...]:
+    """The scales of a chain-of-sight projector; none where the checkpoint has an ordinary one.
+
+    Raises:
+        ConfigError: the checkpoint carries something that is no list of scales.
+    """
+    carried = getattr(config, COS_KEY, None)
+    if carried is None:
+        return ()
+    try:
+        return tuple(Scale(int(window), int(queries)) for window, queries in carried)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the checkpoint's config.json has no valid {COS_KEY!r}: {carried!r}") from error
 
 
 def carried_skip(config: LlavaConfig | LlavaNextConfig) -> SkipConfig:
@@ -123,12 +149,31 @@ def scaled_paper_setting(tokens: int) -> SkipConfig:
 
 def load_summary(model: str | Path, hidden: int) -> SummaryPooling | None:
     """The checkpoint's summary module, float32 on the CPU; None if it has none."""
-    found = cached_file(str(model), SUMMARY_FILE, _raise_exceptions_for_missing_entries=False)
-    if found is None:
-        return None
     summary = SummaryPooling(hidden)
-    summary.load_state_dict(load_file(found))
-    return summary.eval()
+    return summary.eval() if load_module(model, SUMMARY_FILE, summary) else None
+
+
+def load_module(model: str | Path, name: str, module: nn.Module, *, required: bool = False) -> bool:
+    """Fill a module from a file beside the checkpoint's weights; whether there is one.
+
+    Raises:
+        ConfigError: it is required and is not there, or holds another module.
+    """
+    found = cached_file(str(model), name, _raise_exceptions_for_missing_entries=False)
+    if found is None:
+        if required:
+            raise ConfigError(f"{str(model)!r} has no {name}, which its config.json calls for")
+        return False
+    try:
+        module.load_state_dict(load_file(found))
+    except RuntimeError as error:
+        raise ConfigError(f"{name} of {str(model)!r} does not fit its config.json: {error}") from error
+    return True
+
+
+def save_module(path: Path, module: nn.Module) -> None:
+    """Write a module's weights beside a checkpoint's."""
+    save_file({name: p.detach().cpu().contiguous() for name, p in module.state_dict().items()}, path)
 
 
 def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling | None) -> None:
@@ -137,4 +182,4 @@ def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling | None) 
     carried = json.loads(path.read_text()) | {CONFIG_KEY: dataclasses.asdict(config)}
     path.write_text(json.dumps(carried, indent=2, sort_keys=True) + "\n")
     if summary is not None:
-        save_file({name: p.detach().contiguous() for name, p in summary.state_dict().items()}, folder / SUMMARY_FILE)
+        save_module(folder / SUMMARY_FILE, summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +88,8 @@ class Family(Protocol):
     carried_skip: SkipConfig
     """The setting that the checkpoint was fine-tuned with; `SkipConfig()` if none."""
     summary: SummaryPooling | None
+    pooled_from: int
+    """Of an image's tokens, how many of the first no summary is pooled over."""
     layers: Sequence[nn.Module]
     """The decoder's, in order: stock modules with `self_attn` and `mlp`, whose linear layers `read` calls by name."""
 
@@ -140,7 +143,13 @@ class TrainableFamily(Family, Protocol):
 
     model: Any
     """The transformers model, whose decoder takes `attend` and `skip_ffn_rows` beside its own arguments."""
+    resampler: nn.Module | None
+    """The projector, where it is not the transformers model's own."""
 
     def look(self, pixels: Tensor) -> EncodedImages:
         """What `encode` gives, with the gradients of whatever is being trained."""
+        ...
+
+    def save_extra(self, folder: Path) -> None:
+        """Write what a checkpoint of this family has beside transformers' files and the summary module."""
         ...

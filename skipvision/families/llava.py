@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
@@ -69,6 +69,8 @@ class LlavaFamily:
     """
 
     name = "llava"
+    resampler: nn.Module | None = None
+    pooled_from = 0
     architecture: type[PreTrainedModel] = LlavaForConditionalGeneration
     preparer_of: Callable[[Any, Any], ImagePreparer] = LlavaPreparer
 
@@ -117,6 +119,9 @@ class LlavaFamily:
         normal = (pixels.float() * self._scale + self._shift).to(self.dtype)
         hidden, saliency = run_tower(self.model.model.vision_tower, normal, layers=self._layers)
         return self.model.model.multi_modal_projector(hidden), saliency
+
+    def save_extra(self, folder: Path) -> None:
+        """See `TrainableFamily.save_extra`."""
 
     @torch.inference_mode()
     def embed(self, ids: Tensor) -> Tensor:
@@ -169,7 +174,7 @@ def load_processor(model: str | Path) -> Any:
         raise ConfigError(f"{str(model)!r} has no usable processor (image processor and tokenizer files)") from error
 
 
-def load_weights(architecture: Any, model: str | Path, config: Any, dtype: torch.dtype) -> Any:
+def load_weights(architecture: Any, model: str | Path, config: Any, dtype: torch.dtype | str) -> Any:
     """The checkpoint's weights, from safetensors only: other formats can run code when read.
 
     Raises:

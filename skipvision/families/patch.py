@@ -24,6 +24,7 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
 from skipvision.errors import ConfigError
+from skipvision.families.checkpoint import carried_scales
 from skipvision.families.clip import layers_to_read, watching_cls
 from skipvision.method.kv_removal import keep_only
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_image, plan_prompt
@@ -51,6 +52,10 @@ def skipping(
         raise ConfigError(
             f"a live model must be a LlavaForConditionalGeneration (LLaVA-1.5); got {type(model).__name__}, which the "
             "engine runs with skipping"
+        )
+    if carried_scales(model.config):
+        raise ConfigError(
+            "the checkpoint has a chain-of-sight projector, which transformers' model does not run; use the engine"
         )
     if config.is_off:
         yield model

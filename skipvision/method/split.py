@@ -39,7 +39,7 @@ class VisualSplit:
 
 
 def split_visual_tokens(
-    features: Tensor, scores: Tensor, config: SkipConfig, summary: SummaryPooling | None
+    features: Tensor, scores: Tensor, config: SkipConfig, summary: SummaryPooling | None, *, pooled_from: int = 0
 ) -> VisualSplit:
     """Split the visual tokens of images as `config` wishes.
 
@@ -48,9 +48,10 @@ def split_visual_tokens(
         scores: (batch, tokens); the highest are retained.
         config: the wish.
         summary: the checkpoint's pooling; needed when `config.summarise`.
+        pooled_from: how many of the first retained tokens no summary is pooled over.
 
     Raises:
-        ConfigError: an image has too few tokens, or `summary` is missing.
+        ConfigError: an image has too few tokens, `summary` is missing, or nothing is left to pool.
 
     Gradients flow through values, never through the choice of tokens.
     """
@@ -75,4 +76,18 @@ def split_visual_tokens(
             f"the setting {config.describe()} needs summary tokens and this checkpoint has no summary module; "
             f"use {config.retain}/{plan.skipped}:plain, or a checkpoint fine-tuned with Skip-Vision"
         )
-    return VisualSplit(retained, skipped, (summary(retained), summary(skipped)), index)
+    check_pooled(config, pooled_from)
+    return VisualSplit(retained, skipped, (summary(retained[:, pooled_from:]), summary(skipped)), index)
+
+
+def check_pooled(config: SkipConfig, pooled_from: int) -> None:
+    """Refuse a setting that retains no token over which a summary is pooled.
+
+    Raises:
+        ConfigError: naming how many tokens no summary sees.
+    """
+    if config.summarise and config.retain is not None and config.retain <= pooled_from:
+        raise ConfigError(
+            f"the setting {config.describe()} retains no token to summarise: the first {pooled_from} of an image show "
+            f"the whole picture and are not pooled; retain more than {pooled_from}"
+        )

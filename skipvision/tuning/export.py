@@ -46,6 +46,7 @@ def export(run: Run, state: dict[str, Tensor], folder: Path) -> None:
         delattr(model.config, CONFIG_KEY)  # what it was trained with before
     model.save_pretrained(fresh)
     load_processor(run.model).save_pretrained(fresh)
+    family.save_extra(fresh)
     if not run.skip.is_off:
         save_skip(fresh, run.skip, trainee.summary)
     shutil.rmtree(folder, ignore_errors=True)

@@ -46,13 +46,16 @@ class Trainee(nn.Module):
         self.skip = skip
         self.model: Any = family.model
         self.summary: SummaryPooling | None = _summary(family) if skip.summarise else None
+        self.resampler = family.resampler
         self._merge: Callable[[], Any] = lambda: self.model
         if lora is not None:
             self._merge = _add_adapters(self.model, lora)
         for name, parameter in self.model.named_parameters():
-            is_adapter = "lora_" in name
+            rests = {"decoder": lora is not None and "lora_" not in name, "projector": self.resampler is not None}
             part = part_of(name)
-            parameter.requires_grad_(part in learning and (is_adapter or lora is None or part != "decoder"))
+            parameter.requires_grad_(part in learning and not rests.get(part, False))
+        if self.resampler is not None:
+            self.resampler.requires_grad_("projector" in learning)
 
     @property
     def layers(self) -> Sequence[nn.Module]:
@@ -113,8 +116,9 @@ class Trainee(nn.Module):
                 some = alike[start : start + _IMAGES_PER_LOOK]
                 batch = torch.from_numpy(np.stack([pixels[at] for at in some])).to(self._family.device)
                 seen = self._family.look(batch)
+                features, saliency = torch.stack([*seen.features]), torch.stack([*seen.saliency])
                 split = split_visual_tokens(
-                    torch.stack([*seen.features]), torch.stack([*seen.saliency]), self.skip, self.summary
+                    features, saliency, self.skip, self.summary, pooled_from=self._family.pooled_from
                 )
                 blocks.update(zip(some, split.sequence(), strict=True))
         return [blocks[at] for at in range(len(pixels))]
@@ -125,7 +129,7 @@ class Trainee(nn.Module):
         unused = [
             parameter
             for name, parameter in self.learnable().items()
-            if name.startswith("summary.") or part_of(name.removeprefix("model.")) in ("tower", "projector")
+            if name.startswith("summary.") or part_of(name) != "decoder"
         ]
         return sum(
             (parameter.flatten()[:1].sum() * 0 for parameter in unused), torch.zeros((), device=self._family.device)
@@ -133,10 +137,10 @@ class Trainee(nn.Module):
 
 
 def part_of(name: str) -> Part:
-    """Which part of a LLaVA model a parameter of `LlavaForConditionalGeneration` belongs to, by its name."""
+    """Which part of the model a parameter belongs to, by its name."""
     if ".vision_tower." in f".{name}":
         return "tower"
-    if ".multi_modal_projector." in f".{name}" or name.endswith("image_newline"):
+    if ".multi_modal_projector." in f".{name}" or name.endswith("image_newline") or name.startswith("resampler."):
         return "projector"
     return "decoder"
 

@@ -10,8 +10,13 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from pipelines.finetune import finetune
+from pipelines.job import run as run_job
+from skipvision.config import JobConfig
+from skipvision.families.chain_of_sight import add_chain_of_sight
+from skipvision.method.chain_of_sight import Scale
 from skipvision.tuning import Run, tune
 from skipvision.tuning.journal import read_steps
+from tests.tiny_llava import build_tiny_llava
 from tests.tuning.conftest import checkpoint, data, prepare
 
 __all__ = ["checkpoint", "data", "prepare"]
@@ -68,3 +73,23 @@ def test_a_run_goes_on_with_another_number_of_workers(prepare: Callable[..., Run
         tune(alone, stop_after_three)
     finetune(prepare(steps=6, batch=5, output=str(tmp_path / "cut"), workers=2, sharding="fsdp"))
     check_same(whole, alone)
+
+
+@pytest.mark.parametrize(
+    ("kind", "skip", "retained"), [("plain", "4/6", 4), ("tiled", "16/12", 16), ("chain of sight", "5/3", 5)]
+)
+def test_each_setting_of_the_paper_is_trained_and_then_run_as_a_job(
+    prepare: Callable[..., Run], tmp_path: Path, data: Path, kind: str, skip: str, retained: int
+) -> None:
+    folder = build_tiny_llava(tmp_path / "stock", tiled=kind == "tiled")
+    if kind == "chain of sight":
+        add_chain_of_sight(folder, (Scale(4, 1), Scale(2, 1), Scale(2, 4)), tmp_path / "cos")
+        folder = tmp_path / "cos"
+    run = prepare(model=str(folder), skip=skip, steps=2)
+    tune(run)
+    job = JobConfig(
+        input=str(data.parent / "pictures"), output=str(tmp_path / "job"), model=str(run.folder / "model"), max_tokens=4
+    )
+    report = run_job(job)
+    assert (report.rows, report.ok, report.errors) == (8, 8, 0)
+    assert report.tokens.retained == 8 * retained
