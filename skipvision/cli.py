@@ -17,6 +17,8 @@ import typer
 
 from skipvision.commands.answer import answer
 from skipvision.commands.chain_of_sight import chain_of_sight
+from skipvision.commands.evaluate import evaluate
+from skipvision.commands.exercises import exercises
 from skipvision.commands.output import say
 from skipvision.commands.plan import plan
 from skipvision.commands.results import results
@@ -76,6 +78,8 @@ app.command()(run)
 app.command()(answer)
 app.command()(results)
 app.command()(tune)
+app.command()(evaluate)
+app.command()(exercises)
 app.command("chain-of-sight")(chain_of_sight)
 zoo.command()(card)
 zoo.command()(train)

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from skipvision.families.checkpoint import COS_FILE, COS_KEY, carried_scales, load_module, read_config, save_module
+from skipvision.families.checkpoint import (
+    COS_FILE,
+    COS_KEY,
+    carried_scales,
+    load_module,
+    patch_grid,
+    read_config,
+    save_module,
+)
 from skipvision.families.clip import run_tower
 from skipvision.families.llava import LlavaFamily, load_processor, load_weights
 from skipvision.method.chain_of_sight import ChainOfSight, Scale
@@ -54,9 +62,7 @@ def build_chain_of_sight(config: Any) -> ChainOfSight:
     vision = config.vision_config
     scales, width = carried_scales(config), vision.hidden_size
     heads = width // _HEAD_WIDTH if width % _HEAD_WIDTH == 0 else vision.num_attention_heads
-    return ChainOfSight(
-        width, config.text_config.hidden_size, grid=vision.image_size // vision.patch_size, scales=scales, heads=heads
-    )
+    return ChainOfSight(width, config.text_config.hidden_size, grid=patch_grid(config), scales=scales, heads=heads)
 
 
 def add_chain_of_sight(model: str | Path, scales: Sequence[Scale], output: Path, *, seed: int = 0) -> None:

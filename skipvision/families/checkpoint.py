@@ -21,7 +21,8 @@ from transformers.utils import cached_file
 from skipvision.errors import ConfigError
 from skipvision.families.tiles import TileLayout
 from skipvision.method.chain_of_sight import Scale
-from skipvision.method.plan import SkipConfig
+from skipvision.method.plan import SkipConfig, plan_image
+from skipvision.method.split import check_pooled
 from skipvision.method.summary import SummaryPooling
 
 SUMMARY_FILE = "skip_vision.safetensors"
@@ -94,14 +95,18 @@ def visual_tokens(config: LlavaConfig | LlavaNextConfig, size: tuple[int, int] =
     """
     if isinstance(config, LlavaNextConfig):
         return TileLayout.of(*size, config).tokens
-    grid = int(config.vision_config.image_size // config.vision_config.patch_size)
+    grid = patch_grid(config)
     return sum(scale.tokens(grid) for scale in carried_scales(config)) or grid**2
+
+
+def patch_grid(config: LlavaConfig | LlavaNextConfig) -> int:
+    """Patches along each side of what the tower sees at a time."""
+    return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 
 def pooled_from(config: LlavaConfig | LlavaNextConfig) -> int:
     """Of an image's tokens, how many of the first no summary is pooled over: those of the coarsest scale, if any."""
-    grid = int(config.vision_config.image_size // config.vision_config.patch_size)
-    return next((scale.tokens(grid) for scale in carried_scales(config)), 0)
+    return next((scale.tokens(patch_grid(config)) for scale in carried_scales(config)), 0)
 
 
 def carried_scales(config: LlavaConfig | LlavaNextConfig) -> tuple[Scale, ...]:
@@ -139,6 +144,16 @@ def choose_skip(wish: str | SkipConfig, config: LlavaConfig | LlavaNextConfig) -
     if isinstance(wish, SkipConfig):
         return wish
     return carried_skip(config) if wish.strip() == "auto" else SkipConfig.parse(wish)
+
+
+def check_fits(skip: SkipConfig, config: LlavaConfig | LlavaNextConfig) -> None:
+    """Refuse a setting that the images of a checkpoint cannot satisfy.
+
+    Raises:
+        ConfigError: naming the numbers that do not fit.
+    """
+    plan_image(skip, visual_tokens(config))
+    check_pooled(skip, pooled_from(config))
 
 
 def scaled_paper_setting(tokens: int) -> SkipConfig:

@@ -51,18 +51,26 @@ class SkipConfig:
 
         `off` skips nothing. `100/156` is the paper's method: 100 retained, the others merged to 156, with summary
         tokens, skipped keys and values forgotten. `100/156:plain` is the same without summary tokens, for
-        checkpoints that were not trained with them.
+        checkpoints that were not trained with them; `100/156:keep` keeps the skipped keys and values, and
+        `100/156:plain:keep` is both. `100/rest` leaves the skipped tokens unmerged.
 
         Raises:
             ConfigError: the text is none of these.
         """
         if text.strip() == "off":
             return cls()
-        match = re.fullmatch(r"(\d+)/(\d+)(:plain)?", text.strip())
+        match = re.fullmatch(r"(\d+)/(\d+|rest)(:plain)?(:keep)?", text.strip())
         if match is None:
-            raise ConfigError(f"skip must be 'off', 'auto', 'R/S' such as 100/156, or 'R/S:plain'; got {text!r}")
-        retain, skipped = int(match[1]), int(match[2])
-        return cls(retain=retain, merge_skipped_to=skipped, summarise=match[3] is None, forget_skipped=True)
+            raise ConfigError(
+                "skip must be 'off', 'auto', or 'R/S' such as 100/156 or 100/rest, perhaps with ':plain' or ':keep' "
+                f"after it; got {text!r}"
+            )
+        return cls(
+            retain=int(match[1]),
+            merge_skipped_to=None if match[2] == "rest" else int(match[2]),
+            summarise=match[3] is None,
+            forget_skipped=match[4] is None,
+        )
 
     @property
     def is_off(self) -> bool:
@@ -70,12 +78,12 @@ class SkipConfig:
         return self.retain is None
 
     def describe(self) -> str:
-        """Say the setting in the words of `parse`, with whatever those words cannot say after it."""
+        """Say the setting in the words of `parse`."""
         if self.is_off:
             return "off"
         skipped = "rest" if self.merge_skipped_to is None else str(self.merge_skipped_to)
         plain = "" if self.summarise else ":plain"
-        kept = "" if self.forget_skipped else " (skipped keys and values kept)"
+        kept = "" if self.forget_skipped else ":keep"
         return f"{self.retain}/{skipped}{plain}{kept}"
 
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from skipvision.errors import ConfigError
-from skipvision.families.checkpoint import choose_skip, pooled_from, read_config, resolve_model, visual_tokens
-from skipvision.method.plan import SkipConfig, plan_image
-from skipvision.method.split import check_pooled
+from skipvision.families.checkpoint import check_fits, choose_skip, read_config, resolve_model
+from skipvision.method.plan import SkipConfig
 from skipvision.tuning.encoding import SampleEncoder
 from skipvision.tuning.schedule import CosineRate, StepPlan
 from skipvision.tuning.settings import TuneConfig
@@ -55,8 +54,7 @@ class Run:
         """
         checkpoint = read_config(config.model)
         skip = SkipConfig() if config.stage == "projector" else choose_skip(config.skip, checkpoint)
-        plan_image(skip, visual_tokens(checkpoint))
-        check_pooled(skip, pooled_from(checkpoint))
+        check_fits(skip, checkpoint)
         context = checkpoint.text_config.max_position_embeddings
         if config.max_tokens > context:
             raise ConfigError(f"max_tokens is {config.max_tokens} and the model holds {context} tokens; lower it")
