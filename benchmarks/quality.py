@@ -1,4 +1,4 @@
-"""What skipping costs in answers: the same short fine-tuning with all tokens and with Skip-Vision, on held-out exercises.
+"""What skipping costs in answers: the same short fine-tuning with all tokens and with skipping, on held-out exercises.
 
 `python -m benchmarks.quality --help`; not part of `make bench`, since it trains twice. Both runs start from the shipped
 model, see the same pictures in the same order and take as many steps.
