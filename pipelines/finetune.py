@@ -8,7 +8,9 @@ checkpoint.
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,21 +22,26 @@ from ray.train.torch import TorchTrainer, get_device
 from pipelines.cluster import connected
 from skipvision.errors import ConfigError, TrainingError
 from skipvision.tuning.encoding import SampleEncoder
+from skipvision.tuning.journal import read_steps
 from skipvision.tuning.local import read_ahead
 from skipvision.tuning.run import Run
-from skipvision.tuning.trainer import StepSamples, Trainer
+from skipvision.tuning.trainer import Listener, StepSamples, Trainer
 from skipvision.tuning.world import World
 
 _STEPS_AT_ONCE = 256
 """Steps of one stream: its list of samples is made at once, and the samples of a step are one block."""
 _MOST_FAILURES = 3
 """Times that workers are started again before a run ends; it can still go on later."""
+_SECONDS_BETWEEN_LOOKS = 2.0
 RAY = "ray"
 """What Ray Train keeps for itself, in the run's folder."""
 
 
-def finetune(run: Run) -> dict[str, Any]:
+def finetune(run: Run, listener: Listener | None = None) -> dict[str, Any]:
     """Start a run on many workers, go on with it, or find that it is done; its report.
+
+    Args:
+        listener: told now and then of the latest step.
 
     Raises:
         ConfigError: the output folder belongs to another run, or the cluster has too little room.
@@ -43,10 +50,33 @@ def finetune(run: Run) -> dict[str, Any]:
     config = run.config
     with run.claimed(), connected(config.ray_address, slots=config.workers * (1 + config.loaders)):
         if run.report() is None:
-            _fit(run)
+            with _following(run, listener):
+                _fit(run)
     report = run.report()
     assert report is not None
     return report
+
+
+@contextmanager
+def _following(run: Run, listener: Listener | None) -> Iterator[None]:
+    """Tell of the steps that the workers write down, while the `with` block waits for them."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        told = 0
+        while listener is not None and not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            steps = read_steps(run.folder)
+            if steps and steps[-1].step > told:
+                told = steps[-1].step
+                listener(steps[-1], len(run.plan))
+
+    follower = threading.Thread(target=follow, name="follows the steps", daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
 
 
 def streamed(run: Run, start: int, world: World) -> Iterator[StepSamples]:

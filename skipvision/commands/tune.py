@@ -51,7 +51,7 @@ def _train(run: Any) -> dict[str, Any]:
         )
     from pipelines.finetune import finetune
 
-    return finetune(run)
+    return finetune(run, _lines())
 
 
 def _lines() -> Callable[[StepRecord, int], None]:

@@ -5,7 +5,7 @@ patches alone. All scales' tokens then pass one two-layer perceptron into the wi
 scale first.
 
 Source: Chain-of-Sight (arXiv:2407.15819), and its use in Skip-Vision (arXiv:2503.21817): at 448 pixels windows of 32, 4
-and 2 patches give 16 + 256 + 1024 tokens. What both leave open stands in docs/decisions/0012.
+and 2 patches give 16 + 256 + 1024 tokens. What both leave open stands in docs/decisions/0011.
 """
 
 from __future__ import annotations

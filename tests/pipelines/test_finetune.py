@@ -52,7 +52,10 @@ def test_two_workers_learn_what_one_learns(
     alone = prepare(steps=4, batch=5, output=str(tmp_path / "alone"), **changes)
     tune(alone)
     together = prepare(steps=4, batch=5, output=str(tmp_path / "two"), workers=2, sharding=sharding, **changes)
-    assert finetune(together)["steps"] == 4
+    heard: list[int] = []
+    assert finetune(together, lambda record, steps: heard.append(record.step))["steps"] == 4
+    assert heard == sorted(set(heard))
+    assert set(heard) <= {1, 2, 3, 4}
     check_same(alone, together)
 
 

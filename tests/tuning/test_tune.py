@@ -298,6 +298,19 @@ def test_settings_that_do_not_fit_are_refused_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_example_runs_as_it_is_written_but_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = (Path(__file__).parents[2] / "examples" / "tune.yaml").read_text()
+    commands = [line.split()[2:] for line in example.splitlines() if line.startswith("#   skipvision")]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tune.yaml").write_text(example + "steps: 2\n")
+    make, teach, ask = commands
+    assert main([*make, "--count", "32"]) == 0
+    assert main([teach[0], "tune.yaml"]) == 0
+    assert main([*ask, "--items", "2", "--output", "asked"]) == 0
+    trials = json.loads((tmp_path / "asked" / "summary.json").read_text())["trials"]
+    assert [trial["skip"] for trial in trials] == ["off", "44/69", "44/69"]
+
+
 def test_training_that_diverges_says_so_and_what_to_do(
     prepare: Callable[..., Run], config_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
