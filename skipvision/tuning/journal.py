@@ -39,6 +39,7 @@ class StepRecord:
     """That the vision side made."""
     set_aside: int
     seconds: float
+    """From its samples being there to its end."""
 
 
 class Journal:
