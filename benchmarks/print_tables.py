@@ -34,6 +34,7 @@ PAGES: dict[str, dict[str, Source]] = {
         "sweep": Source("sweep", tables.sweep),
         "memory": Source("memory", tables.memory),
     },
+    "docs/evaluation.md": {"quality": Source("quality", tables.quality)},
     "docs/training.md": {"training": Source("training", tables.training)},
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from skipvision.evaluation.page import table as evaluation_table
+
 Result = dict[str, Any]
 Figure = dict[str, float]
 """A median with its lowest and highest."""
@@ -153,6 +155,17 @@ def training(result: Result) -> str:
         f"{result['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s in the same run. The vision side, measured alone, is "
         "part of forward and the same in both rows.",
     )  # fmt: skip
+
+
+def quality(result: Result) -> str:
+    """Answers after a short fine-tuning with all tokens, and after the same with skipping."""
+    training = result["training"]
+    plain, skipping = (training[name] for name in ("plain", "skipping"))
+    return (
+        f"{evaluation_table(result)}\n\n*{_where(result)} Both models are the shipped one, fine-tuned for "
+        f"{training['steps']} steps of {training['batch']} pictures, the same pictures in the same order: plain in "
+        f"{plain['seconds']:.0f} s, skipping in {skipping['seconds']:.0f} s, on a machine that did other work as well.*"
+    )
 
 
 def kernels(result: Result) -> str:
