@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -17,6 +18,8 @@ def serve(worker: object) -> None:
     A call is `{"do": METHOD, "with": ARGUMENTS}`; its reply `{"returned": VALUE}`, or `{"failed": REASON}`, after which
     the next call is read. Between calls the process sleeps. Whatever else is printed goes to standard error.
     """
+    # Under nohup it would be ignored, here and in every child, and it is how the kernel ends a group that nobody asks.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
