@@ -35,12 +35,14 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count tokens, FLOPs and KV bytes of one prompt, with their ratio to all tokens. Needs no weights."""
-    from skipvision.families.checkpoint import choose_skip, read_config, visual_tokens
+    from skipvision.families.checkpoint import choose_skip, pooled_from, read_config, visual_tokens
     from skipvision.method.flops import DecoderShape
     from skipvision.method.plan import SkipConfig, plan_prompt
+    from skipvision.method.split import check_pooled
 
     config = read_config(model)
     chosen = choose_skip(skip, config)
+    check_pooled(chosen, pooled_from(config))
     shape = DecoderShape.from_config(config.text_config.to_dict())
     tokens = [visual_tokens(config, _size(image_size))] * images
     costs = [

@@ -16,12 +16,16 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from skipvision.families.checkpoint import (
+    CONFIG_KEY,
     COS_FILE,
     COS_KEY,
     carried_scales,
+    check_supported,
     load_module,
     patch_grid,
+    pooled_from,
     read_config,
+    resolve_model,
     save_module,
 )
 from skipvision.families.clip import run_tower
@@ -45,7 +49,7 @@ class CosFamily(LlavaFamily):
         resampler = build_chain_of_sight(config)
         load_module(model, COS_FILE, resampler, required=True)
         self.resampler = resampler.to(device, dtype).eval()
-        self.pooled_from = self.resampler.tokens[0]
+        self.pooled_from = pooled_from(config)
 
     def _look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         normal = (pixels.float() * self._scale + self._shift).to(self.dtype)
@@ -68,13 +72,23 @@ def build_chain_of_sight(config: Any) -> ChainOfSight:
 def add_chain_of_sight(model: str | Path, scales: Sequence[Scale], output: Path, *, seed: int = 0) -> None:
     """Copy a LLaVA checkpoint, with a new chain-of-sight projector that has learnt nothing yet.
 
+    Args:
+        model: as `load_family` takes it. A setting that it carries is left behind, with its summary module: both were
+            learnt with another projector's tokens.
+        scales: the coarsest first.
+
     Raises:
-        ConfigError: the scales do not fit the tower, or there is no such model.
+        ConfigError: the scales do not fit the tower, there is no such model, or it looks at tiles.
     """
     config = read_config(model)
+    model = resolve_model(model)
     setattr(config, COS_KEY, [[scale.window, scale.queries] for scale in scales])
-    torch.manual_seed(seed)
-    resampler = build_chain_of_sight(config)
+    check_supported(config, model)
+    if hasattr(config, CONFIG_KEY):
+        delattr(config, CONFIG_KEY)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        resampler = build_chain_of_sight(config)
     weights = load_weights(LlavaForConditionalGeneration, model, config, "auto")
     weights.save_pretrained(output)
     load_processor(model).save_pretrained(output)

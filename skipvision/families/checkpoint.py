@@ -77,6 +77,10 @@ def check_supported(config: Any, model: str) -> LlavaConfig | LlavaNextConfig:
             f"{model!r} reads vision_feature_layer {config.vision_feature_layer} with strategy "
             f"{config.vision_feature_select_strategy!r}; supported: one layer with strategy 'default'"
         )
+    if isinstance(config, LlavaNextConfig) and getattr(config, COS_KEY, None) is not None:
+        raise ConfigError(
+            f"{model!r} is a LLaVA-NeXT, which looks at tiles; a chain-of-sight projector needs a LLaVA-1.5 checkpoint"
+        )
     return config
 
 
@@ -105,8 +109,12 @@ def patch_grid(config: LlavaConfig | LlavaNextConfig) -> int:
 
 
 def pooled_from(config: LlavaConfig | LlavaNextConfig) -> int:
-    """Of an image's tokens, how many of the first no summary is pooled over: those of the coarsest scale, if any."""
-    return next((scale.tokens(patch_grid(config)) for scale in carried_scales(config)), 0)
+    """Of an image's tokens, how many of the first no summary is pooled over.
+
+    Those of the coarsest scale where others follow; a single scale is pooled over like any visual tokens.
+    """
+    scales = carried_scales(config)
+    return scales[0].tokens(patch_grid(config)) if len(scales) > 1 else 0
 
 
 def carried_scales(config: LlavaConfig | LlavaNextConfig) -> tuple[Scale, ...]:

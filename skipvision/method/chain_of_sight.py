@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class Scale:
     def side(self) -> int:
         """Queries along each side of a window."""
         return math.isqrt(self.queries)
+
+    @property
+    def cell(self) -> int:
+        """Patches along each side of what one query stands for."""
+        return self.window // self.side
 
     def tokens(self, grid: int) -> int:
         """Of a picture of `grid` by `grid` patches.
@@ -73,6 +79,7 @@ class ChainOfSight(nn.Module):
         super().__init__()
         if not scales or width % heads:
             raise ConfigError(f"chain of sight needs scales, and heads that divide width {width}; got {heads} heads")
+        _check_coarsest_first(scales)
         self.scales = tuple(scales)
         self.tokens = tuple(scale.tokens(grid) for scale in scales)
         self.norm = nn.LayerNorm(width)
@@ -135,7 +142,7 @@ class WindowResampler(nn.Module):
     def pooled(self, features: Tensor) -> Tensor:
         """The mean over each query's cell: (images, patches, n) -> (images, tokens, n), raster order."""
         picture = features.transpose(1, 2).reshape(len(features), -1, self.grid, self.grid)
-        return avg_pool2d(picture, self.scale.window // self.scale.side).flatten(2).transpose(1, 2)
+        return avg_pool2d(picture, self.scale.cell).flatten(2).transpose(1, 2)
 
     def _windows(self, features: Tensor) -> Tensor:
         across, window = self.grid // self.scale.window, self.scale.window
@@ -150,3 +157,13 @@ class WindowResampler(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def _check_coarsest_first(scales: Sequence[Scale]) -> None:
+    """Under skipping the first scales are retained, so that an order that is not the order of sight goes unnoticed."""
+    if any(finer.cell >= coarser.cell for coarser, finer in pairwise(scales)):
+        named = ", ".join(f"{scale.window}:{scale.queries}" for scale in scales)
+        raise ConfigError(
+            f"scales must go from the coarsest to the finest, a query of each standing for fewer patches than before; "
+            f"got {named}"
+        )

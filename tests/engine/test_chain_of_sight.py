@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from skipvision.cli import main
 from skipvision.engine import Engine, Request, Sampling
+from skipvision.engine.stage_clock import StageClock
+from skipvision.engine.vision_cache import VisionCache, digest_of
+from skipvision.engine.visual import ImageReader, Picture
 from skipvision.errors import ConfigError, InputError
 from skipvision.families import load_family, skipping
 from skipvision.families.chain_of_sight import CosFamily, add_chain_of_sight
@@ -22,7 +27,9 @@ from skipvision.method.chain_of_sight import Scale
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 from skipvision.tuning import Run, tune
-from tests.engine.subjects import picture
+from skipvision.tuning.trainee import Trainee
+from tests.engine.subjects import CARRIED, picture
+from tests.method import reference
 from tests.tiny_llava import build_tiny_llava
 from tests.tuning.conftest import data, prepare
 
@@ -92,6 +99,33 @@ def test_the_coarse_scales_are_retained_and_the_first_is_not_pooled(family: CosF
     assert family.pooled_from == 4
 
 
+def read_by_hand(family: CosFamily, pixels: np.ndarray) -> Tensor:
+    """(38, hidden): coarse and middle scale, the middle's summary, the merged fine scale, and its summary."""
+    coarse, middle, fine = family.encode(torch.from_numpy(pixels)[None]).features[0].split([4, 16, 64])
+    assert family.summary is not None
+    merged = reference.merge(fine, 16)[1]
+    pooled = [reference.pool(region, family.summary.state_dict())[None] for region in (middle, merged)]
+    return torch.cat([coarse, middle, pooled[0], merged, pooled[1]])
+
+
+def test_the_engine_reads_the_middle_scales_summary_and_the_merged_fine_scale(family: CosFamily) -> None:
+    reader = ImageReader(family, VisionCache(0), StageClock(torch.device("cpu")).timing)
+    pixels = [family.preparer.prepare(picture(at)) for at in range(2)]
+    read = reader.read([Picture(each, digest_of(each), SKIP) for each in pixels])
+    for (rows, _), each in zip(read, pixels, strict=True):
+        torch.testing.assert_close(rows, read_by_hand(family, each))
+
+
+def test_fine_tuning_reads_what_the_engine_reads(checkpoint: Path, family: CosFamily) -> None:
+    own = load_family(checkpoint, device="cpu", dtype="float32")
+    trainee = Trainee(own, SKIP, learning=("projector", "decoder"))
+    pixels = [family.preparer.prepare(picture(at)) for at in range(2)]
+    with torch.no_grad():
+        blocks = trainee._blocks(pixels)
+    for rows, each in zip(blocks, pixels, strict=True):
+        torch.testing.assert_close(rows, read_by_hand(family, each))
+
+
 @pytest.mark.parametrize("limits", [{"max_running": 1}, {"max_step_tokens": 23}, {"cache_tokens": 240}], ids=str)
 @pytest.mark.parametrize("skip", [SKIP, SkipConfig(), SkipConfig(retain=9, merge_skipped_to=30)], ids=str)
 def test_want_of_room_and_company_change_no_token(family: CosFamily, limits: dict[str, int], skip: SkipConfig) -> None:
@@ -102,6 +136,26 @@ def test_want_of_room_and_company_change_no_token(family: CosFamily, limits: dic
     assert narrow.stats().free_pages == narrow.stats().num_pages
 
 
+def test_giving_way_to_an_older_answer_changes_no_token(family: CosFamily) -> None:
+    roomy, narrow = Engine(family, skip=SKIP), Engine(family, skip=SKIP, cache_tokens=144)
+    asked = [
+        request for _ in range(3) for request in requests(roomy, sampling=Sampling(max_tokens=40, ignore_eos=True))
+    ]
+    assert outputs(narrow, asked) == outputs(roomy, asked)
+    assert narrow.stats().preemptions > 0 == roomy.stats().preemptions
+    assert narrow.stats().free_pages == narrow.stats().num_pages
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_step_tokens": 13}], ids=str)
+def test_questions_about_one_image_share_its_reading(family: CosFamily, limits: dict[str, int]) -> None:
+    engine = Engine(family, skip=SKIP, **limits)
+    image = engine.prepare(picture(0))
+    sampling = Sampling(max_tokens=8, ignore_eos=True)
+    asked = [Request(prompt=f"what {word}", images=(image,), sampling=sampling) for word in ("is", "colour", "shape")]
+    assert outputs(engine, asked) == outputs(Engine(family, skip=SKIP, max_running=1), asked)
+    assert engine.stats().shared_prompt_tokens > 0
+
+
 def test_a_setting_that_leaves_nothing_to_pool_is_refused_alone(family: CosFamily) -> None:
     few = SkipConfig(retain=4, merge_skipped_to=16, summarise=True)
     with pytest.raises(ConfigError, match="retain more than 4"):
@@ -110,6 +164,47 @@ def test_a_setting_that_leaves_nothing_to_pool_is_refused_alone(family: CosFamil
     with pytest.raises(InputError, match="retain more than 4") as refusal:
         engine.add(requests(engine, skip=few)[0])
     assert refusal.value.code == "skip_does_not_fit"
+
+
+def test_a_plan_is_not_priced_for_a_setting_that_the_engine_refuses(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["plan", "--model", str(checkpoint), "--json"]
+    assert main([*plan, "--skip", "20/16"]) == 0
+    assert '"visual": 84' in capsys.readouterr().out
+    assert main([*plan, "--skip", "4/16"]) == 2
+    assert "retain more than 4" in capsys.readouterr().err
+
+
+def test_a_single_scale_is_pooled_over(tiny_model: Path, tmp_path: Path) -> None:
+    add_chain_of_sight(tiny_model, (Scale(2, 4),), tmp_path / "one")
+    skip = SkipConfig(retain=4, merge_skipped_to=3, summarise=True)
+    save_skip(tmp_path / "one", skip, SummaryPooling(64))
+    engine = Engine.load(tmp_path / "one", device="cpu", dtype="float32")
+    [answer] = engine.answer([Request(prompt="describe", images=(engine.prepare(picture(0)),))])
+    assert answer.plan.summary_tokens == 2
+
+
+def test_what_the_plain_checkpoint_carried_is_left_behind(folder: Path, tmp_path: Path) -> None:
+    assert load_family(folder, device="cpu").carried_skip == CARRIED
+    before = torch.random.get_rng_state()
+    add_chain_of_sight(folder, (Scale(4, 4), Scale(2, 4)), tmp_path / "new")
+    assert torch.equal(torch.random.get_rng_state(), before), "a caller's own draws stay as they were"
+    family = load_family(tmp_path / "new", device="cpu")
+    assert (family.carried_skip, family.summary) == (SkipConfig(), None)
+
+
+def test_a_model_that_looks_at_tiles_is_refused(tmp_path: Path) -> None:
+    tiled = build_tiny_llava(tmp_path / "tiled", tiled=True)
+    with pytest.raises(ConfigError, match=r"needs a LLaVA-1\.5 checkpoint"):
+        add_chain_of_sight(tiled, (Scale(4, 4), Scale(2, 4)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_model_that_ships_can_be_given_one_by_its_name(tmp_path: Path) -> None:
+    make = ["chain-of-sight", "zoo", str(tmp_path / "new"), "--scale", "16:16", "--scale", "4:4", "--scale", "2:4"]
+    assert main(make) == 0
+    assert visual_tokens(read_config(tmp_path / "new")) == 16 + 64 + 256
 
 
 def test_the_live_patch_refuses_what_transformers_model_does_not_run(checkpoint: Path) -> None:

@@ -98,6 +98,12 @@ def test_a_scale_that_cannot_be_is_refused(window: int, queries: int) -> None:
         Scale(window, queries)
 
 
+@pytest.mark.parametrize("scales", [(Scale(2, 4), Scale(8, 4)), (Scale(4, 1), Scale(4, 1)), (Scale(4, 4), Scale(2, 1))])
+def test_scales_that_do_not_go_from_coarse_to_fine_are_refused(scales: tuple[Scale, ...]) -> None:
+    with pytest.raises(ConfigError, match="from the coarsest to the finest"):
+        ChainOfSight(WIDTH, 24, grid=GRID, scales=scales, heads=2)
+
+
 def test_windows_that_do_not_divide_the_picture_are_refused() -> None:
     with pytest.raises(ConfigError, match="windows of 3 patches do not divide a picture of 8 by 8"):
         ChainOfSight(WIDTH, 24, grid=GRID, scales=[Scale(3, 1)], heads=2)

@@ -42,6 +42,20 @@ def test_an_image_is_split_as_the_published_steps_split_it(retain: int, merge_to
     assert split.sequence().shape[1] == plan_image(config, 16).lm_tokens
 
 
+@pytest.mark.parametrize("pooled_from", [1, 4, 6])
+def test_the_first_summary_leaves_out_the_tokens_that_no_summary_sees(pooled_from: int) -> None:
+    features, scores = images(3, 16)
+    config, summary = SkipConfig(retain=7, merge_skipped_to=5, summarise=True), pooling()
+    split = split_visual_tokens(features, scores, config, summary, pooled_from=pooled_from)
+    assert split.summaries is not None
+    for image in range(3):
+        plain = reference.split(features[image], scores[image], retain=7, merge_skipped_to=5)
+        expected = [reference.pool(of, summary.state_dict()) for of in (plain.retained[pooled_from:], plain.skipped)]
+        for pooled, by_hand in zip(split.summaries, expected, strict=True):
+            torch.testing.assert_close(pooled[image], by_hand)
+        torch.testing.assert_close(split.retained[image], plain.retained)
+
+
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(seed=st.integers(0, 10**6), tokens=st.integers(2, 20), data=st.data())
 def test_no_token_is_lost_or_doubled_by_a_split(seed: int, tokens: int, data: st.DataObject) -> None:
