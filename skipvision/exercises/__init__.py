@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
-from skipvision.exercises.exercise import Exercise, Picture, Question, Stratum, normalised
+from skipvision.exercises.exercise import Drawn, Exercise, Picture, Question, Stratum, normalised
 from skipvision.exercises.objects import composition, counting, global_, listing, spatial
 from skipvision.exercises.writing import duplicates, needle, text
 
@@ -43,17 +43,23 @@ def exercise(stratum: str, seed: int) -> Exercise:
 def exercises(stratum: str, seed: int, *, questions: int) -> tuple[Exercise, ...]:
     """Several questions about the picture that stratum and seed name, as many as differ; the first is `exercise`'s."""
     rng = random.Random(f"{stratum} {seed}")
-    picture, ask = STRATA[stratum].draw(rng)
+    drawn = STRATA[stratum].draw(rng)
     asked: dict[str, Question] = {}
-    for _ in range(4 * questions):
+    for question in _candidates(drawn, rng, tries=4 * questions):
+        asked.setdefault(question.text, question)
         if len(asked) == questions:
             break
-        question = ask(rng)
-        asked.setdefault(question.text, question)
     return tuple(
-        Exercise(stratum, seed, picture, question.text, question.answer, question.share, question.grading)
+        Exercise(stratum, seed, drawn.picture, question.text, question.answer, question.share, question.grading)
         for question in asked.values()
     )
+
+
+def _candidates(drawn: Drawn, rng: random.Random, *, tries: int) -> Iterator[Question]:
+    for _ in range(tries):
+        yield drawn.ask(rng)
+    shuffled = rng.sample(drawn.also, len(drawn.also))
+    yield from {question.answer: question for question in shuffled}.values()  # else most of them count up to one
 
 
 def mixed(seeds: Iterator[int] | range) -> Iterator[Exercise]:

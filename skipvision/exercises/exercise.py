@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -59,13 +59,23 @@ class Exercise:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture, and what can be asked about it."""
+
+    picture: Picture
+    ask: Callable[[random.Random], Question]
+    """A question about it, another one each time."""
+    also: Sequence[Question] = ()
+    """More of them, for who asks several about one picture; `ask` never gives these."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stratum:
     """One kind of exercise: what its pictures are like, and what is asked about them."""
 
     name: str
     about: str
-    draw: Callable[[random.Random], tuple[Picture, Callable[[random.Random], Question]]]
-    """A picture, and what asks a question about it, another one each time."""
+    draw: Callable[[random.Random], Drawn]
 
 
 def normalised(answer: str) -> str:

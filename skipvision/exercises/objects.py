@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from skipvision.exercises.drawing import Sheet, Thing, cells, paper, scatter
-from skipvision.exercises.exercise import Question
+from skipvision.exercises.exercise import Drawn, Question
 from skipvision.exercises.words import BACKGROUNDS, CELLS, COLOURS, DIRECTIONS, NUMBERS, SHAPES, SIZES, TEXTURES
 from skipvision.scenes import plural
 
-Asker = Callable[[random.Random], Question]
-Drawn = tuple[Sheet, Asker]
-
 _EVERYTHING = 1.0
 """Height of what is asked about where that is the whole picture."""
+_ANY = "any"
+"""What everything in a picture is counted as."""
 _CLEAR = 0.09
 """Shares of the side by which two places or distances differ at least where a question is about which is more."""
 
@@ -33,8 +32,10 @@ def global_(rng: random.Random) -> Drawn:
 
     def any_of(rng: random.Random) -> Question:
         there = rng.random() < 0.5
-        kinds = sorted({thing.shape for thing in things} if there else {*SHAPES} - {thing.shape for thing in things})
-        return Question(f"Is there any {rng.choice(kinds)}?", "yes" if there else "no", 0.13)
+        kind = rng.choice(sorted({*shapes} if there else {*SHAPES} - {*shapes}))
+        found = [thing.share for thing in things if thing.shape == kind]
+        share = max(found) if there else min(thing.share for thing in things)  # who denies has looked at everything
+        return Question(f"Is there any {kind}?", "yes" if there else "no", share)
 
     def ask(rng: random.Random) -> Question:
         certain = [
@@ -46,7 +47,7 @@ def global_(rng: random.Random) -> Drawn:
         at = rng.randrange(len(certain) + 1)
         return any_of(rng) if at == len(certain) else Question(*certain[at], _EVERYTHING)
 
-    return sheet, ask
+    return Drawn(sheet, ask)
 
 
 def counting(rng: random.Random) -> Drawn:
@@ -58,18 +59,30 @@ def counting(rng: random.Random) -> Drawn:
     kinds = [wanted] * count + distractors
     painted = [colour if rng.random() < 0.5 else rng.choice([*COLOURS]) for _ in kinds]
     things = scatter(rng, [(shape, c, half * rng.uniform(0.85, 1.15)) for shape, c in zip(kinds, painted, strict=True)])
-    sheet = Sheet(paper(rng), things)
+    of_shape, of_colour = _how_many(things, wanted), _how_many(things, colour)
+    assert of_shape is not None, "at most nine are drawn"
 
     def ask(rng: random.Random) -> Question:
-        share = min(thing.share for thing in things)
-        if rng.random() < 0.7:
-            return Question(f"How many {plural(wanted)} are there?", NUMBERS[count], share)
-        of_colour = sum(thing.colour == colour for thing in things)
-        if of_colour >= len(NUMBERS):
-            return Question(f"How many {plural(wanted)} are there?", NUMBERS[count], share)
-        return Question(f"How many {colour} shapes are there?", NUMBERS[of_colour], share)
+        return of_shape if of_colour is None or rng.random() < 0.7 else of_colour
 
-    return sheet, ask
+    there = (*SHAPES, *COLOURS, _ANY)  # a question for all that is not there would teach to say zero
+    others = [_how_many(things, what) for what in there if any(what in _called(thing) for thing in things)]
+    also = [question for question in others if question is not None and question not in (of_shape, of_colour)]
+    return Drawn(Sheet(paper(rng), things), ask, also)
+
+
+def _how_many(things: Sequence[Thing], what: str) -> Question | None:
+    """About a shape, a colour or `_ANY`; None where there are more than a word is known for."""
+    hits = [thing for thing in things if what in _called(thing)]
+    if len(hits) >= len(NUMBERS):
+        return None
+    named = "shapes" if what == _ANY else _plurally(what, "shapes")
+    return Question(f"How many {named} are there?", NUMBERS[len(hits)], min(thing.share for thing in hits or things))
+
+
+def _called(thing: Thing) -> tuple[str, ...]:
+    """By what it is counted and listed."""
+    return thing.shape, thing.colour, size_of(thing), _ANY
 
 
 def spatial(rng: random.Random) -> Drawn:
@@ -84,7 +97,7 @@ def spatial(rng: random.Random) -> Drawn:
     # Somewhere in the picture everything can be asked about: of unclear places another picture is drawn.
     if _ask_place(rng, things) is None or _ask_direction(rng, things) is None:
         return spatial(rng)
-    return sheet, ask
+    return Drawn(sheet, ask)
 
 
 def _ask_direction(rng: random.Random, things: Sequence[Thing]) -> Question | None:
@@ -140,9 +153,19 @@ def listing(rng: random.Random) -> Drawn:
     pairs = [(rng.choice(SHAPES), rng.choice([*COLOURS])) for _ in range(count)]
     things = _in_reading_order(_placed_in_cells(rng, [(*p, SIZES[s]) for p, s in zip(pairs, sizes, strict=True)]))
     sheet = Sheet(paper(rng), things)
+    parts = [(what, [thing for thing in things if what in _called(thing)]) for what in (*SHAPES, *COLOURS, *SIZES)]
+    also = [_list_all(_plurally(what, "objects"), part) for what, part in parts if 0 < len(part) < count]
+    return Drawn(sheet, lambda rng: _list_all("objects", things), also)
+
+
+def _list_all(named: str, things: Sequence[Thing]) -> Question:
     answer = ", ".join(f"{size_of(thing)} {thing.name}" for thing in things)
-    share = min(thing.share for thing in things)
-    return sheet, lambda rng: Question("List all objects with size and colour.", answer, share, "set")
+    return Question(f"List all {named} with size and colour.", answer, min(thing.share for thing in things), "set")
+
+
+def _plurally(what: str, things: str) -> str:
+    """A shape, or things that are called so."""
+    return plural(what) if what in SHAPES else f"{what} {things}"
 
 
 def size_of(thing: Thing) -> str:
@@ -159,7 +182,7 @@ def composition(rng: random.Random) -> Drawn:
     def ask(rng: random.Random) -> Question:
         return rng.choice([_ask_same, _ask_larger, _ask_neighbour])(rng, things)
 
-    return sheet, ask
+    return Drawn(sheet, ask)
 
 
 def _ask_same(rng: random.Random, things: Sequence[Thing]) -> Question:
@@ -167,10 +190,11 @@ def _ask_same(rng: random.Random, things: Sequence[Thing]) -> Question:
     shapes = Counter(thing.shape for thing in things)
     named = [thing for thing in things if shapes[thing.shape] == 1]
     same = rng.random() < 0.5
-    pairs = [(a, b) for a in named for b in named if a is not b and (a.colour == b.colour) == same]
-    if not pairs:
+    pairs = [(a, b) for a in named for b in named if a is not b]
+    fitting = [(a, b) for a, b in pairs if (a.colour == b.colour) == same]
+    if len(fitting) in (0, len(pairs)):  # asked only where both answers could be true, so that both are as frequent
         return _ask_neighbour(rng, things)
-    one, other = rng.choice(pairs)
+    one, other = rng.choice(fitting)
     text = f"Do the {one.shape} and the {other.shape} have the same colour?"
     return Question(text, "yes" if same else "no", min(one.share, other.share))
 

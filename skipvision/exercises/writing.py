@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 
 from skipvision.exercises.drawing import Label, Sheet, cells, paper, text_width
-from skipvision.exercises.exercise import Question
-from skipvision.exercises.objects import Drawn
+from skipvision.exercises.exercise import Drawn, Question
 from skipvision.exercises.words import BACKGROUNDS, CELLS, CHARACTERS, COLOURS, DOCUMENTS, FIELDS
 
 _TEXT_COLOURS = tuple(colour for colour in COLOURS if colour not in ("yellow", "orange"))
@@ -34,7 +33,7 @@ def text(rng: random.Random) -> Drawn:
         where = f"at the {CELLS[row][2 * column]}" if rng.random() < 0.5 else f"in {colours[at]}"
         return Question(f"What is written {where}?", label.text, 0.7 * height)  # capitals are so high
 
-    return sheet, ask
+    return Drawn(sheet, ask)
 
 
 def needle(rng: random.Random) -> Drawn:
@@ -60,7 +59,7 @@ def needle(rng: random.Random) -> Drawn:
         row, column = divmod(filling.index(single), columns)
         return Question(f"Where is the {single}?", f"row {row + 1}, column {column + 1}", 0.7 * height)
 
-    return sheet, ask
+    return Drawn(sheet, ask)
 
 
 def duplicates(rng: random.Random) -> Drawn:
@@ -82,4 +81,4 @@ def duplicates(rng: random.Random) -> Drawn:
         field, number = rng.choice([*zip(fields, numbers, strict=True)])
         return Question(f"What number stands beside {field}?", number, 0.7 * height)
 
-    return sheet, ask
+    return Drawn(sheet, ask)
