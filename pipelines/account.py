@@ -66,6 +66,7 @@ def _count_tokens(answers: Sequence[Answer]) -> TokenCounts:
         retained=sum(plan.retained_tokens for plan in plans),
         skipped=sum(plan.skipped_tokens for plan in plans),
         merged=sum(plan.merged_tokens for plan in plans),
+        dropped=sum(plan.dropped_tokens for plan in plans),
         summary=sum(plan.summary_tokens for plan in plans),
         cached=sum(plan.cached_tokens for plan in plans),
         output=sum(len(answer.output_ids) for answer in answers),

@@ -98,7 +98,7 @@ class JobMeter:
         add(metrics.IMAGES, shard.errors, outcome="error")
         for code, rows in shard.errors_by_code.items():
             add(metrics.ERRORS, rows, code=code)
-        for fate in ("retained", "skipped", "merged"):
+        for fate in ("retained", "skipped", "merged", "dropped"):
             add(metrics.VISUAL_TOKENS, getattr(shard.tokens, fate), fate=fate)
         add(metrics.SUMMARY_TOKENS, shard.tokens.summary)
         add(metrics.TEXT_TOKENS, shard.tokens.text, direction="prompt")

@@ -12,10 +12,9 @@ from typing import Any
 from skipvision import zoo
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-from skipvision.families.checkpoint import choose_skip, load_summary, pooled_from, read_config, visual_tokens
+from skipvision.families.checkpoint import check_vision_side, choose_skip, load_summary, read_config, visual_tokens
 from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig, plan_prompt
-from skipvision.method.split import check_pooled
 
 _WHOLE_BYTES = 256 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 64, 2**20
@@ -53,7 +52,7 @@ def choose_model(config: JobConfig) -> ChosenModel:
             f"skip {skip.describe()} needs summary tokens and model {name} has no summary module; use "
             f"{skip.describe()}:plain, or a checkpoint fine-tuned with Skip-Vision"
         )
-    check_pooled(skip, pooled_from(checkpoint))
+    check_vision_side(skip, checkpoint)
     room = int(checkpoint.text_config.max_position_embeddings) - plan.prompt_tokens
     if config.max_tokens >= room:
         raise ConfigError(

@@ -58,6 +58,7 @@ def report_page(name: str, report: JobReport, rows: Iterable[ReportRow]) -> str:
         Part("retained", tokens.retained),
         Part("skipped", tokens.skipped),
         Part("merged", tokens.merged),
+        Part("dropped", tokens.dropped),
     ]
     return render(
         "report.html.j2",

@@ -90,7 +90,7 @@ def _report_row(row: Mapping[str, Any], shown: bool, plan: JobPlan, pictures: _P
         return ReportRow(
             title=title, prompt=_clip(prompt or ""), error_code=row["error_code"], error_message=message, shown=shown
         )
-    fates = [Part(fate, row[f"{fate}_tokens"]) for fate in ("retained", "skipped", "merged")]
+    fates = [Part(fate, row[f"{fate}_tokens"]) for fate in ("retained", "skipped", "merged", "dropped")]
     return ReportRow(
         title=title,
         prompt=_clip(prompt or ""),

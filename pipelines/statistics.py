@@ -21,10 +21,11 @@ class TokenCounts:
 
     text: int = 0
     visual: int = 0
-    """What the vision encoder made: retained, skipped and merged tokens together."""
+    """What the vision encoder makes at full size: retained, skipped, merged and dropped tokens together."""
     retained: int = 0
     skipped: int = 0
     merged: int = 0
+    dropped: int = 0
     summary: int = 0
     cached: int = 0
     output: int = 0

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from skipvision.engine.vision_cache import digest_of
 from skipvision.families import Family
 from skipvision.method.merge import group_redundant_tokens
 from skipvision.method.plan import SkipConfig, plan_image
-from skipvision.method.select import most_salient
+from skipvision.method.split import split_visual_tokens
 
-Fate = Literal["retained", "skipped", "merged"]
+Fate = Literal["retained", "skipped", "merged", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class TokenMap:
     """The grid of visual tokens of one image, by what became of each.
 
     `skipped` are those that are a skipped token by themselves; `merged` were averaged with others that resemble
-    them into one skipped token, so there are more of them than the plan counts as merged.
+    them into one skipped token, so there are more of them than the plan counts as merged. Under `resize` the grid is
+    that of the smaller picture, and all of it is retained.
     """
 
     rows: int
@@ -64,16 +66,20 @@ def map_tokens(family: Family, pixels: np.ndarray, config: SkipConfig) -> TokenM
     Raises:
         ValueError: the tokens are no grid of square patches.
     """
-    encoded = family.encode(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(family.device))
+    batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(family.device)
+    encoded = family.encode(batch, side_tokens=config.resized_side)
     features, saliency = encoded.features[0][None], encoded.saliency[0][None]
     tokens = features.shape[1]
     rows, columns = _grid(pixels.shape[1], pixels.shape[2], tokens)
     plan = plan_image(config, tokens)
+    split = split_visual_tokens(features, saliency, config, family.summary, [digest_of(pixels)])
     fates: list[Fate] = ["retained"] * tokens
     if plan.retained == tokens:
         return TokenMap(rows, columns, tuple(fates))
-    retained = set(most_salient(saliency, plan.retained)[0].tolist())
+    retained = set(split.retained_index[0].tolist())
     others = [index for index in range(tokens) if index not in retained]
+    if plan.dropped:
+        return TokenMap(rows, columns, tuple("retained" if at in retained else "dropped" for at in range(tokens)))
     alone = [True] * len(others)
     if plan.skipped < len(others):
         grouping = group_redundant_tokens(features[:, others], num_groups=plan.skipped)

@@ -56,7 +56,7 @@ class JobConfig:
     """Checkpoint folder or hub id. None: the model that ships with the package."""
 
     skip: Skip = "auto"
-    """`off`, `R/S` such as `100/156`, `R/S:plain`, or `auto`: what the checkpoint carries."""
+    """`off`, `R/S` such as `100/156`, a reduction such as `uniform:64`, or `auto`: what the checkpoint carries."""
 
     max_tokens: Annotated[int, Field(ge=1)] = 128
     """Longest answer, in tokens."""

@@ -76,9 +76,10 @@ def test_plan_gives_the_published_ratios_from_a_config_alone(capsys, llava, skip
     }
 
 
-def test_plan_loses_no_visual_token(capsys, llava):
-    tokens = printed_json(capsys, "plan", "--model", llava, "--skip", "100/156", "--images", 2)["tokens"]
-    assert tokens["retained"] + tokens["skipped"] + tokens["merged"] == tokens["visual"] == 2 * 576
+@pytest.mark.parametrize("skip", ["100/156", "uniform:64", "resize:64"])
+def test_plan_loses_no_visual_token(capsys, llava, skip):
+    tokens = printed_json(capsys, "plan", "--model", llava, "--skip", skip, "--images", 2)["tokens"]
+    assert sum(tokens[fate] for fate in ("retained", "skipped", "merged", "dropped")) == tokens["visual"] == 2 * 576
     assert tokens["prompt"] == 100 + tokens["retained"] + tokens["skipped"] + tokens["summary"]
     assert tokens["cached"] == tokens["prompt"] - tokens["skipped"]
 
@@ -161,11 +162,13 @@ def test_answer_gives_the_answer_alone_on_stdout(capsys, tiny_model, picture):
     assert given["output_tokens"] <= 5
 
 
-def test_answer_skips_as_it_is_told(capsys, tiny_model, picture):
-    given = printed_json(capsys, "answer", picture, "what is this", "--model", tiny_model, "--skip", "4/6:plain")
-    fates = [given[f"{fate}_tokens"] for fate in ("retained", "skipped", "merged")]
-    assert fates == [4, 6, 6]
-    assert given["skip"] == "4/6:plain"
+@pytest.mark.parametrize(
+    ("skip", "expected"), [("4/6:plain", [4, 6, 6, 0]), ("saliency:5", [5, 0, 0, 11]), ("resize:9", [9, 0, 0, 7])]
+)
+def test_answer_skips_as_it_is_told(capsys, tiny_model, picture, skip, expected):
+    given = printed_json(capsys, "answer", picture, "what is this", "--model", tiny_model, "--skip", skip)
+    assert [given[f"{fate}_tokens"] for fate in ("retained", "skipped", "merged", "dropped")] == expected
+    assert given["skip"] == skip
 
 
 def test_metrics_prints_the_page_in_docs(capsys):

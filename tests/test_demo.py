@@ -151,6 +151,15 @@ def test_the_tokens_drawn_are_those_that_the_engine_retains(model):
     assert map_tokens(engine.family, pixels, SkipConfig()).count("retained") == 64
 
 
+@pytest.mark.parametrize(("skip", "tokens"), [("uniform:9", 64), ("random:9", 64), ("resize:9", 9)])
+def test_the_tokens_drawn_are_those_that_a_reduction_keeps(model, skip, tokens):
+    engine = Engine.load(str(model), skip=skip)
+    pixels = engine.prepare(read_image(EXAMPLES / "images" / "square.png"))
+    drawn = map_tokens(engine.family, pixels, engine.skip)
+    assert (drawn.count("retained"), drawn.count("dropped")) == (9, tokens - 9)
+    assert drawn.rows * drawn.columns == tokens
+
+
 def test_the_outlines_cover_every_token_once():
     drawn = TokenMap(2, 3, ("retained", "retained", "merged", "merged", "skipped", "retained"))
     assert drawn.outline("retained") == "M0 0h2v1h-2zM2 1h1v1h-1z"

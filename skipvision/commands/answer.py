@@ -17,7 +17,9 @@ def answer(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint folder or hub id. Default: the model that ships.")
     ] = None,
-    skip: Annotated[str, typer.Option(help="R/S such as 100/156, off, or auto: what the checkpoint carries.")] = "auto",
+    skip: Annotated[
+        str, typer.Option(help="R/S such as 100/156, uniform:64, off, or auto: what the checkpoint carries.")
+    ] = "auto",
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -42,6 +44,7 @@ def answer(
                 "retained_tokens": plan.retained_tokens,
                 "skipped_tokens": plan.skipped_tokens,
                 "merged_tokens": plan.merged_tokens,
+                "dropped_tokens": plan.dropped_tokens,
                 "summary_tokens": plan.summary_tokens,
                 "cached_tokens": plan.cached_tokens,
                 "output_tokens": len(given.output_ids),
@@ -50,7 +53,8 @@ def answer(
         )
         return
     print(given.text)
+    dropped = f", {plan.dropped_tokens} dropped" if plan.dropped_tokens else ""
     say(
         f"{plan.visual_tokens} visual tokens: {plan.retained_tokens} retained, {plan.skipped_tokens} skipped, "
-        f"{plan.merged_tokens} merged; {given.seconds:.2f} s"
+        f"{plan.merged_tokens} merged{dropped}; {given.seconds:.2f} s"
     )

@@ -24,7 +24,9 @@ def plan(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint folder, config.json or hub id. Default: the model that ships.")
     ] = None,
-    skip: Annotated[str, typer.Option(help="R/S such as 100/156, off, or auto: what the checkpoint carries.")] = "auto",
+    skip: Annotated[
+        str, typer.Option(help="R/S such as 100/156, uniform:64, off, or auto: what the checkpoint carries.")
+    ] = "auto",
     text_tokens: Annotated[int, typer.Option(min=0, help="Tokens of the prompt beside the image.")] = 100,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = 128,
     images: Annotated[int, typer.Option(min=0, help="Images in the prompt.")] = 1,
@@ -35,14 +37,13 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count tokens, FLOPs and KV bytes of one prompt, with their ratio to all tokens. Needs no weights."""
-    from skipvision.families.checkpoint import choose_skip, pooled_from, read_config, visual_tokens
+    from skipvision.families.checkpoint import check_vision_side, choose_skip, read_config, visual_tokens
     from skipvision.method.flops import DecoderShape
     from skipvision.method.plan import SkipConfig, plan_prompt
-    from skipvision.method.split import check_pooled
 
     config = read_config(model)
     chosen = choose_skip(skip, config)
-    check_pooled(chosen, pooled_from(config))
+    check_vision_side(chosen, config)
     shape = DecoderShape.from_config(config.text_config.to_dict())
     tokens = [visual_tokens(config, _size(image_size))] * images
     costs = [
@@ -74,6 +75,7 @@ def cost(shape: DecoderShape, plan: SkipPlan, *, output_tokens: int, bytes_per_v
             "retained": plan.retained_tokens,
             "skipped": plan.skipped_tokens,
             "merged": plan.merged_tokens,
+            "dropped": plan.dropped_tokens,
             "summary": plan.summary_tokens,
             "prompt": plan.prompt_tokens,
             "ffn": plan.ffn_tokens,

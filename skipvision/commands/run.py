@@ -62,7 +62,12 @@ def _print_report(report: JobReport, output: str) -> None:
     rows += [("visual tokens", f"{tokens.visual:,}", "")]
     rows += [
         (fate, f"{count:,}", _share(count, tokens.visual))
-        for fate, count in (("retained", tokens.retained), ("skipped", tokens.skipped), ("merged", tokens.merged))
+        for fate, count in (
+            ("retained", tokens.retained),
+            ("skipped", tokens.skipped),
+            ("merged", tokens.merged),
+            ("dropped", tokens.dropped),
+        )
     ]
     rows += [
         ("FLOPs (modelled, causal)", f"{spent.flops:.4g}", _share(spent.flops, whole.flops)),

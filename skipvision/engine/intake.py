@@ -18,6 +18,7 @@ from skipvision.engine.text import AnswerText
 from skipvision.engine.vision_cache import digest_of
 from skipvision.engine.visual import Picture
 from skipvision.errors import ConfigError, InputError, PromptError, PromptTooLongError
+from skipvision.families.checkpoint import check_resize
 from skipvision.families.family import Family, PromptTokens
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_image, plan_prompt
 from skipvision.method.split import check_pooled
@@ -108,6 +109,7 @@ class Intake:
         try:
             plan = plan_prompt(skip, text_tokens=len(prompt.text_ids), visual_tokens=visual_tokens)
             self._check_summary(skip, plan.summary_tokens)
+            check_resize(skip, can_resize=self._family.can_resize)
         except ConfigError as error:
             raise InputError(str(error), code="skip_does_not_fit") from error
         return plan
@@ -134,6 +136,7 @@ class Intake:
         preparer = self._family.preparer
         image = plan_image(self._skip, preparer.visual_tokens(preparer.prepare(_ANY_PICTURE)))
         self._check_summary(self._skip, image.summaries)
+        check_resize(self._skip, can_resize=self._family.can_resize)
 
     def _check_summary(self, skip: SkipConfig, summary_tokens: int) -> None:
         if summary_tokens and self._family.summary is None:

@@ -25,6 +25,10 @@ Timing = Callable[..., AbstractContextManager[None]]
 """As `StageClock.timing`."""
 
 
+View = tuple[bytes, int | None]
+"""A digest of the pixels, and the tokens along each side that the tower makes of them, where it sees them smaller."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image as one request wants it read."""
@@ -38,6 +42,10 @@ class Picture:
     @property
     def key(self) -> VisionKey:
         return self.digest, self.skip
+
+    @property
+    def view(self) -> View:
+        return self.digest, self.skip.resized_side
 
 
 class ImageReader:
@@ -71,30 +79,31 @@ class ImageReader:
         return [(tokens[picture.key], missing.get(picture.key) == place) for place, picture in enumerate(pictures)]
 
     def _make(self, pictures: Sequence[Picture]) -> dict[VisionKey, Tensor]:
-        """Encode each image once, and reduce its tokens as each picture of it wishes."""
+        """Encode each image once at each size, and reduce its tokens as each picture of it wishes."""
         made: dict[VisionKey, Tensor] = {}
         if not pictures:
             return made
         with self._timing(encode=1):
-            features, saliency = self._encode({picture.digest: picture.pixels for picture in pictures})
+            features, saliency = self._encode({picture.view: picture.pixels for picture in pictures})
         with self._timing(merge=1):
-            for alike in _alike(pictures, lambda picture: (picture.skip, len(features[picture.digest]))):
-                x, scores = (torch.stack([of[picture.digest] for picture in alike]) for of in (features, saliency))
+            for alike in _alike(pictures, lambda picture: (picture.skip, len(features[picture.view]))):
+                x, scores = (torch.stack([of[picture.view] for picture in alike]) for of in (features, saliency))
+                digests = [picture.digest for picture in alike]
                 split = split_visual_tokens(
-                    x, scores, alike[0].skip, self._family.summary, pooled_from=self._family.pooled_from
+                    x, scores, alike[0].skip, self._family.summary, digests, pooled_from=self._family.pooled_from
                 )
                 made.update(zip([picture.key for picture in alike], split.sequence(), strict=True))
         return made
 
-    def _encode(self, images: Mapping[bytes, np.ndarray]) -> tuple[dict[bytes, Tensor], dict[bytes, Tensor]]:
-        """Features and saliency of each image; one pass for up to `IMAGES_PER_PASS` images of one size."""
-        features: dict[bytes, Tensor] = {}
-        saliency: dict[bytes, Tensor] = {}
-        for alike in _alike(images, lambda digest: images[digest].shape):
+    def _encode(self, images: Mapping[View, np.ndarray]) -> tuple[dict[View, Tensor], dict[View, Tensor]]:
+        """Features and saliency of each view; one pass for up to `IMAGES_PER_PASS` images that are seen at one size."""
+        features: dict[View, Tensor] = {}
+        saliency: dict[View, Tensor] = {}
+        for alike in _alike(images, lambda view: (images[view].shape, view[1])):
             for start in range(0, len(alike), IMAGES_PER_PASS):
                 some = alike[start : start + IMAGES_PER_PASS]
-                pixels = np.stack([images[digest] for digest in some])
-                encoded = self._family.encode(to_device(pixels, self._family.device))
+                pixels = np.stack([images[view] for view in some])
+                encoded = self._family.encode(to_device(pixels, self._family.device), side_tokens=some[0][1])
                 features.update(zip(some, encoded.features, strict=True))
                 saliency.update(zip(some, encoded.saliency, strict=True))
         return features, saliency

@@ -40,6 +40,7 @@ class CosFamily(LlavaFamily):
     """A loaded LLaVA with a chain-of-sight projector. See `Family` for what its members mean."""
 
     name = "llava_chain_of_sight"
+    can_resize = False  # its windows stand on a grid of one size
     resampler: ChainOfSight
 
     def __init__(

@@ -161,7 +161,35 @@ def check_fits(skip: SkipConfig, config: LlavaConfig | LlavaNextConfig) -> None:
         ConfigError: naming the numbers that do not fit.
     """
     plan_image(skip, visual_tokens(config))
+    check_vision_side(skip, config)
+
+
+def check_vision_side(skip: SkipConfig, config: LlavaConfig | LlavaNextConfig) -> None:
+    """Refuse what a checkpoint's vision side does not give, however large an image is.
+
+    Raises:
+        ConfigError: nothing is left to pool a summary over, or its images have one size.
+    """
     check_pooled(skip, pooled_from(config))
+    check_resize(skip, can_resize=can_resize(config))
+
+
+def can_resize(config: LlavaConfig | LlavaNextConfig) -> bool:
+    """Whether the checkpoint takes smaller pictures than its own: not where they are cut into tiles or windows."""
+    return isinstance(config, LlavaConfig) and not hasattr(config, COS_KEY)
+
+
+def check_resize(skip: SkipConfig, *, can_resize: bool) -> None:
+    """Refuse a smaller picture where a checkpoint cannot take one.
+
+    Raises:
+        ConfigError: it cannot, and `skip` wishes it.
+    """
+    if skip.resized_side is not None and not can_resize:
+        raise ConfigError(
+            f"{skip.describe()} shows the tower a smaller picture, and this checkpoint cuts pictures of one size into "
+            f"tiles or windows; use uniform:{skip.retain} or saliency:{skip.retain}"
+        )
 
 
 def scaled_paper_setting(tokens: int) -> SkipConfig:
@@ -202,7 +230,9 @@ def save_module(path: Path, module: nn.Module) -> None:
 def save_skip(folder: Path, config: SkipConfig, summary: SummaryPooling | None) -> None:
     """Make a saved transformers folder carry `config`, and the summary module if there is one."""
     path = folder / "config.json"
-    carried = json.loads(path.read_text()) | {CONFIG_KEY: dataclasses.asdict(config)}
+    setting = dataclasses.asdict(config)
+    del setting["reducer"]  # nothing is trained with one
+    carried = json.loads(path.read_text()) | {CONFIG_KEY: setting}
     path.write_text(json.dumps(carried, indent=2, sort_keys=True) + "\n")
     if summary is not None:
         save_module(folder / SUMMARY_FILE, summary)

@@ -77,7 +77,8 @@ def run_tower(tower: nn.Module, pixel_values: Tensor, *, layers: int) -> tuple[T
 
     Args:
         tower: a `CLIPVisionModel`.
-        pixel_values: (images, 3, height, width), normalised.
+        pixel_values: (images, 3, height, width), normalised; of another size than the tower's own, its position
+            embeddings are interpolated.
         layers: encoder layers to run, at least 1.
 
     Returns:
@@ -85,7 +86,8 @@ def run_tower(tower: nn.Module, pixel_values: Tensor, *, layers: int) -> tuple[T
     """
     stock: Any = tower
     with watching_cls(tower, layers - 1) as row:
-        hidden = stock.pre_layrnorm(stock.embeddings(pixel_values))
+        # Does nothing to pixels of the tower's own size.
+        hidden = stock.pre_layrnorm(stock.embeddings(pixel_values, interpolate_pos_encoding=True))
         for layer in stock.encoder.layers[:layers]:
             hidden = layer(hidden, None)
     return hidden[:, 1:], row.scores()

@@ -90,6 +90,8 @@ class Family(Protocol):
     summary: SummaryPooling | None
     pooled_from: int
     """Of an image's tokens, how many of the first no summary is pooled over."""
+    can_resize: bool
+    """Whether `encode` takes `side_tokens`."""
     layers: Sequence[nn.Module]
     """The decoder's, in order: stock modules with `self_attn` and `mlp`, whose linear layers `read` calls by name."""
 
@@ -104,11 +106,13 @@ class Family(Protocol):
         """Text of generated ids, special tokens left out, spaces as the model wrote them."""
         ...
 
-    def encode(self, pixels: Tensor) -> EncodedImages:
+    def encode(self, pixels: Tensor, *, side_tokens: int | None = None) -> EncodedImages:
         """Run the vision encoder, up to the layer that is read, and the projector.
 
         Args:
             pixels: (images, 3, height, width) uint8 on `device`, prepared; images of one shape.
+            side_tokens: make the images smaller first, so that they have as many tokens along each side. None: leave
+                them as they are.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
@@ -71,6 +72,7 @@ class LlavaFamily:
     name = "llava"
     resampler: nn.Module | None = None
     pooled_from = 0
+    can_resize = True
     architecture: type[PreTrainedModel] = LlavaForConditionalGeneration
     preparer_of: Callable[[Any, Any], ImagePreparer] = LlavaPreparer
 
@@ -105,9 +107,17 @@ class LlavaFamily:
         return self._prompts.detokenize(ids)
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> EncodedImages:
+    def encode(self, pixels: Tensor, *, side_tokens: int | None = None) -> EncodedImages:
         """See `Family.encode`."""
-        return self.look(pixels)
+        return self.look(pixels if side_tokens is None else self._smaller(pixels, side_tokens))
+
+    def _smaller(self, pixels: Tensor, side_tokens: int) -> Tensor:
+        """(images, 3, side, side) uint8 -> the same of `side_tokens` patches, averaged as image libraries do."""
+        side = side_tokens * int(self.model.config.vision_config.patch_size)
+        if side == pixels.shape[-1]:
+            return pixels
+        smaller = interpolate(pixels.float(), size=(side, side), mode="bicubic", antialias=True)
+        return smaller.clamp(0, 255).round().to(torch.uint8)
 
     def look(self, pixels: Tensor) -> EncodedImages:
         """What `encode` gives, with the gradients of whatever is being trained."""

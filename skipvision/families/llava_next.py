@@ -76,6 +76,7 @@ class LlavaNextFamily(LlavaFamily):
     """A loaded LLaVA-NeXT checkpoint. See `Family` for what its members mean."""
 
     name = "llava_next"
+    can_resize = False  # how a picture is cut follows from its size: a smaller one has other tiles
     architecture = LlavaNextForConditionalGeneration
     preparer_of = LlavaNextPreparer
     preparer: LlavaNextPreparer

@@ -60,6 +60,11 @@ def skipping(
     if config.is_off:
         yield model
         return
+    if config.reducer in ("random", "resize"):
+        raise ConfigError(
+            f"{config.describe()} needs the pictures themselves, which a live model does not hand out; run it through "
+            "the engine, or use uniform or saliency here"
+        )
     tokens = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
     if plan_image(config, tokens).summaries and summary is None:
         raise ConfigError(f"the setting {config.describe()} needs summary tokens: pass the checkpoint's `summary`")

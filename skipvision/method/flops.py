@@ -8,7 +8,8 @@ A multiply-add is 2 operations. Three conventions, never mixed and always named 
 - `paper`: the FLOPs column of arXiv:2503.21817: causal, visual and summary tokens only, without the head, keys and
   values projected as if they were as wide as the hidden size.
 
-Not counted: norms, activations, rotary embedding, softmax, and the vision encoder, which skipping does not change.
+Not counted: norms, activations, rotary embedding, softmax, and the vision encoder, which skipping does not change. Of
+the reductions only `resize` saves some of the encoder's work, and that saving is not counted either.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from skipvision.errors import ConfigError
 from skipvision.method.merge import group_redundant_tokens
 from skipvision.method.plan import SkipConfig, plan_image
+from skipvision.method.reduce import reduction_scores
 from skipvision.method.select import most_salient
 from skipvision.method.summary import SummaryPooling
 
@@ -39,19 +41,27 @@ class VisualSplit:
 
 
 def split_visual_tokens(
-    features: Tensor, scores: Tensor, config: SkipConfig, summary: SummaryPooling | None, *, pooled_from: int = 0
+    features: Tensor,
+    scores: Tensor,
+    config: SkipConfig,
+    summary: SummaryPooling | None,
+    digests: Sequence[bytes] = (),
+    *,
+    pooled_from: int = 0,
 ) -> VisualSplit:
     """Split the visual tokens of images as `config` wishes.
 
     Args:
-        features: (batch, tokens, dim), after the projector.
+        features: (batch, tokens, dim), after the projector; under `resize`, of the smaller picture.
         scores: (batch, tokens); the highest are retained.
         config: the wish.
         summary: the checkpoint's pooling; needed when `config.summarise`.
+        digests: of each image's content; needed when `config.reducer` is `random`.
         pooled_from: how many of the first retained tokens no summary is pooled over.
 
     Raises:
         ConfigError: an image has too few tokens, `summary` is missing, or nothing is left to pool.
+        ValueError: `digests` are missing.
 
     Gradients flow through values, never through the choice of tokens.
     """
@@ -61,7 +71,14 @@ def split_visual_tokens(
         everything = torch.arange(tokens, device=features.device).expand(batch, -1)
         return VisualSplit(features, features[:, :0], None, everything)
 
+    if config.reducer == "random" and len(digests) != batch:
+        raise ValueError(f"random reduction needs a digest of each of {batch} images; got {len(digests)}")
+    if config.reducer is not None:
+        scores = reduction_scores(config.reducer, plan.retained, scores, digests)
     index = most_salient(scores, plan.retained)
+    if config.reducer is not None:
+        kept = features.gather(1, index[..., None].expand(-1, -1, dim))
+        return VisualSplit(kept, features[:, :0], None, index)
     left = torch.ones_like(scores, dtype=torch.bool).scatter(1, index, False)
     # Each row has the same number of ones, so a stable sort finds them without a host-side count.
     others = left.int().argsort(dim=1, descending=True, stable=True)[:, : tokens - plan.retained]

@@ -114,9 +114,9 @@ VISUAL_TOKENS = Metric(
     name="skipvision_visual_tokens_total",
     kind="counter",
     unit="tokens",
-    help="Visual tokens by fate: retained, skipped (attend, no feed-forward) or merged into a skipped one. "
-    "The three add up to what the vision tower gave.",
-    labels={"fate": ("retained", "skipped", "merged")},
+    help="Visual tokens by fate: retained, skipped (attend, no feed-forward), merged into a skipped one, or dropped "
+    "before the language model. The four add up to what the vision tower gives at full size.",
+    labels={"fate": ("retained", "skipped", "merged", "dropped")},
 )
 SUMMARY_TOKENS = Metric(
     name="skipvision_summary_tokens_total",

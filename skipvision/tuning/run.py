@@ -55,6 +55,8 @@ class Run:
         checkpoint = read_config(config.model)
         skip = SkipConfig() if config.stage == "projector" else choose_skip(config.skip, checkpoint)
         check_fits(skip, checkpoint)
+        if skip.reducer is not None:
+            raise ConfigError(f"skip is {config.skip!r}, which drops tokens without training: use off, auto or R/S")
         context = checkpoint.text_config.max_position_embeddings
         if config.max_tokens > context:
             raise ConfigError(f"max_tokens is {config.max_tokens} and the model holds {context} tokens; lower it")

@@ -174,6 +174,8 @@ def test_a_plan_is_not_priced_for_a_setting_that_the_engine_refuses(
     assert '"visual": 84' in capsys.readouterr().out
     assert main([*plan, "--skip", "4/16"]) == 2
     assert "retain more than 4" in capsys.readouterr().err
+    assert main([*plan, "--skip", "resize:16"]) == 2
+    assert "use uniform:16 or saliency:16" in capsys.readouterr().err
 
 
 def test_a_single_scale_is_pooled_over(tiny_model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def wishes(draw: st.DrawFn, *, at_most: int) -> SkipConfig:
     retain = draw(st.one_of(st.none(), st.integers(1, at_most)))
     if retain is None:
         return SkipConfig()
+    reducer = draw(st.sampled_from([None, "uniform", "random", "saliency"]))
+    if reducer is not None:
+        return SkipConfig(retain=retain, reducer=reducer)
     merge_to = draw(st.one_of(st.none(), st.integers(1, at_most - retain))) if retain < at_most else None
     return SkipConfig(
         retain=retain,
@@ -35,13 +38,14 @@ def test_every_token_of_the_encoder_has_one_fate(config: SkipConfig, sizes: list
     plan = plan_prompt(config, text_tokens=text, visual_tokens=sizes)
 
     assert plan.visual_tokens == sum(sizes)
-    assert plan.retained_tokens + plan.skipped_tokens + plan.merged_tokens == sum(sizes)
-    assert min(plan.retained_tokens, plan.skipped_tokens, plan.merged_tokens, plan.summary_tokens) >= 0
+    fates = (plan.retained_tokens, plan.skipped_tokens, plan.merged_tokens, plan.dropped_tokens)
+    assert sum(fates) == sum(sizes)
+    assert min(*fates, plan.summary_tokens) >= 0
     assert plan.prompt_tokens == text + plan.retained_tokens + plan.skipped_tokens + plan.summary_tokens
     assert plan.ffn_tokens == plan.prompt_tokens - plan.skipped_tokens
     assert plan.cached_tokens == (plan.ffn_tokens if config.forget_skipped else plan.prompt_tokens)
     for image in plan.images:
-        assert image.retained + image.skipped + image.merged == image.visual_tokens
+        assert image.retained + image.skipped + image.merged + image.dropped == image.visual_tokens
         assert image.lm_tokens == image.retained + image.skipped + image.summaries
         assert image.summaries == (2 if config.summarise and image.skipped else 0)
 
@@ -69,6 +73,8 @@ def test_spans_are_where_the_skipped_tokens_stand_in_the_sequence(config: SkipCo
 def _image_by_hand(config: SkipConfig, *, tokens: int) -> list[str]:
     if config.retain is None:
         return ["retained"] * tokens
+    if config.reducer is not None:
+        return ["retained"] * config.retain
     features, scores = torch.randn(tokens, 4), torch.rand(tokens)
     regions = reference.split(features, scores, retain=config.retain, merge_skipped_to=config.merge_skipped_to)
     zeros = {name: torch.zeros(4) for name in ("norm.weight", "norm.bias")}
@@ -155,3 +161,44 @@ def test_exactly_what_the_image_has_is_taken() -> None:
 def test_one_image_too_small_among_several_is_refused() -> None:
     with pytest.raises(ConfigError, match="196"):
         plan_prompt(SkipConfig.parse("100/156"), text_tokens=5, visual_tokens=[576, 196, 576])
+
+
+@pytest.mark.parametrize("text", ["uniform:64", "random:64", "saliency:1", "resize:144"])
+def test_a_reduction_is_described_as_it_is_written(text: str) -> None:
+    assert SkipConfig.parse(text).describe() == text
+
+
+def test_a_reduced_image_is_its_kept_tokens_and_the_rest_is_dropped() -> None:
+    plan = plan_prompt(SkipConfig.parse("uniform:64"), text_tokens=10, visual_tokens=[576, 100])
+    assert (plan.retained_tokens, plan.skipped_tokens, plan.merged_tokens, plan.dropped_tokens) == (128, 0, 0, 548)
+    assert plan.prompt_tokens == plan.ffn_tokens == plan.cached_tokens == 138
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [(60, 64), (50, 49), (2, 1)])
+def test_resize_names_the_nearest_square_that_works(asked: int, nearest: int) -> None:
+    with pytest.raises(ConfigError, match=f"{asked} is no square number; use resize:{nearest}$"):
+        SkipConfig.parse(f"resize:{asked}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reducer": "uniform"}, "needs retain"),
+        ({"reducer": "uniform", "retain": 4, "merge_skipped_to": 2}, "no token is skipped"),
+        ({"reducer": "uniform", "retain": 4, "forget_skipped": True}, "no token is skipped"),
+        ({"reducer": "centre", "retain": 4}, "'centre'"),
+    ],
+)
+def test_a_reduction_that_makes_no_sense_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SkipConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_an_unknown_reduction_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"uniform, random, saliency, resize.*'centre'"):
+        SkipConfig.parse("centre:64")
+
+
+def test_a_reduction_that_keeps_more_than_there_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match="random:64 keeps more than the 16"):
+        plan_prompt(SkipConfig.parse("random:64"), text_tokens=1, visual_tokens=[16])

@@ -28,7 +28,14 @@ from skipvision.engine import EngineCounts
 from skipvision.method.plan import SkipConfig
 
 HOSTILE = "<script>alert(1)</script>\"' onerror=x </style><img src=http://evil.example/x>{{ 7 * 7 }}"
-TOKENS = {"text_tokens": 9, "visual_tokens": 256, "retained_tokens": 44, "skipped_tokens": 69, "merged_tokens": 143}
+TOKENS = {
+    "text_tokens": 9,
+    "visual_tokens": 256,
+    "retained_tokens": 44,
+    "skipped_tokens": 69,
+    "merged_tokens": 143,
+    "dropped_tokens": 0,
+}
 
 
 class Page(HTMLParser):

@@ -283,6 +283,7 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(prepare: Callable[
         ({"data": []}, "no file"),
         ({"data": "missing.jsonl"}, r"no data file missing\.jsonl"),
         ({"skip": "12/12"}, "at most 16"),
+        ({"skip": "uniform:4"}, "drops tokens without training"),
         ({"max_tokens": 4096}, "holds 512"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"learning_rate": -1}, "learning_rate"),
