@@ -70,8 +70,18 @@ class JobFolder:
 
         Returns:
             Whether this call created it. False: somebody else did, and their content stands.
+
+        Raises:
+            BaseError: the store cannot be reached, and holds no file of this name as far as can be known.
         """
-        return self._link(name, content) if self.path else self._put_new(name, content)
+        try:
+            return self._link(name, content) if self.path else self._put_new(name, content)
+        except BaseError:
+            # An error does not say that nothing was done: the answer may have been lost on its way.
+            found = self.read(name)
+            if found is None:
+                raise
+            return found == content
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a file that may change, such as a report. Readers see the old or the new content, never a part."""
