@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.folder import INPUT, PLAN, JobFolder
+from pipelines.folder import PLAN, JobFolder
+from pipelines.frozen import frozen_name, read_table, sources_name
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
 from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY
@@ -58,21 +59,6 @@ def freeze(table: InputTable, config: JobConfig, model: ChosenModel, folder: Job
         other_names=table.source.others[:100],
     )
     return plan if folder.create(PLAN, plan.to_json()) else read_plan(folder)
-
-
-def frozen_name(input_id: str, shard: int) -> str:
-    return f"{INPUT}/{input_id}/shard-{shard:05d}.parquet"
-
-
-def sources_name(input_id: str) -> str:
-    return f"{INPUT}/{input_id}/sources.parquet"
-
-
-def read_table(folder: JobFolder, name: str) -> pa.Table:
-    content = folder.read(name)
-    if content is None:
-        raise ConfigError(f"the job in {folder.address} is damaged: {name} is gone; choose another output")
-    return pq.read_table(pa.BufferReader(content))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

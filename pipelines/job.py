@@ -18,6 +18,7 @@ from pipelines.plan import JobPlan, check_same_job, read_plan
 from pipelines.prepare import Preparation
 from pipelines.progress import say, shown
 from pipelines.report import write_report
+from pipelines.sandbox import Limits
 from pipelines.sources import find_source, is_gone
 from pipelines.statistics import JobReport
 from pipelines.stream import stream
@@ -113,6 +114,7 @@ def _preparation(folder: JobFolder, plan: JobPlan, config: JobConfig, model: Cho
         prompt_column=config.prompt_column,
         embedded_column=plan.embedded_column,
         allow_networks=config.allow_networks,
+        limits=Limits(seconds=config.decode_seconds, memory_bytes=config.decode_memory_mib << 20),
     )
 
 

@@ -18,12 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.folder import JobFolder
-from pipelines.freeze import frozen_name, read_table, sources_name
+from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.sandbox import DEFAULT_LIMITS, Limits, Prepared, sandbox
 from pipelines.tables import FILE, IMAGE, ROW, resolve
 from skipvision.errors import FetchError, ImageError, InputError, PromptError
-from skipvision.families import ImagePreparer, load_preparer
 from skipvision.fetch import Fetcher, FetchPolicy, is_address
-from skipvision.images import decode_image, read_image
 
 SHARD = "shard"
 PROMPT, PIXELS, HEIGHT, WIDTH = "__prompt", "__pixels", "__height", "__width"
@@ -61,6 +60,8 @@ class Preparation:
     embedded_column: str | None
     """Parquet column that holds the images; None if the rows name paths or addresses."""
     allow_networks: tuple[str, ...]
+    limits: Limits = DEFAULT_LIMITS
+    """Of what one image may take to decode."""
 
     def prepare(self, shard: int) -> pa.Table:
         """All rows of a shard: the columns of the frozen input, those of `PREPARED`, and the shard's number."""
@@ -72,17 +73,24 @@ class Preparation:
         return thin.append_column(SHARD, pa.array([shard] * len(thin), pa.int64()))
 
     def _in_groups(self, thin: pa.Table, folder: JobFolder) -> Iterator[list[dict[str, Any]]]:
-        preparer = _preparer(self.model)
         for first in range(0, len(thin), _ROWS_AT_ONCE):
             rows = thin.slice(first, _ROWS_AT_ONCE)
             prompts = self._prompts(rows)
             started = time.perf_counter()
             images = self._encoded(rows, folder)
             read_seconds = (time.perf_counter() - started) / len(rows)
-            yield [
-                _prepare_row(prompt, image, preparer) | {READ_SECONDS: read_seconds}
-                for prompt, image in zip(prompts, images, strict=True)
-            ]
+            made = iter(
+                self._prepared(
+                    [_refused(prompt, image) or image for prompt, image in zip(prompts, images, strict=True)]
+                )
+            )
+            yield [_row(prompt, *next(made)) | {READ_SECONDS: read_seconds} for prompt in prompts]
+
+    def _prepared(self, images: list[Encoded]) -> list[Prepared]:
+        """Each image prepared; one that is an error already stays it."""
+        sound = [image for image in images if not isinstance(image, InputError)]
+        made = iter(sandbox(self.model, self.limits).prepare(sound))
+        return [(image, 0.0) if isinstance(image, InputError) else next(made) for image in images]
 
     def _prompts(self, rows: pa.Table) -> list[str | None]:
         if self.prompt_column is None:
@@ -163,32 +171,19 @@ def _as_encoded(image: bytes | str | None) -> Encoded | str:
     return image
 
 
-def _prepare_row(prompt: str | None, image: Encoded, preparer: ImagePreparer) -> dict[str, Any]:
-    """The columns of `PREPARED` for one row, but the seconds it took to read."""
-    row: dict[str, Any] = dict.fromkeys(PREPARED.names) | {PROMPT: prompt}
-    started = time.perf_counter()
-    try:
-        pixels = preparer.prepare(_rgb(prompt, image))
-    except InputError as error:
-        row |= {ERROR_CODE: error.code, ERROR_MESSAGE: str(error)}
-    else:
-        row |= {PIXELS: pixels.tobytes(), HEIGHT: pixels.shape[1], WIDTH: pixels.shape[2]}
-    return row | {PREPARE_SECONDS: time.perf_counter() - started}
-
-
-def _rgb(prompt: str | None, image: Encoded) -> np.ndarray:
-    """(height, width, 3) uint8 of a row that can be asked about."""
+def _refused(prompt: str | None, image: Encoded) -> InputError | None:
+    """Why a row cannot be asked about, as far as that is known before its image is looked at."""
     if prompt is None or not prompt.strip():
-        raise PromptError("the row has no prompt")
-    if isinstance(image, InputError):
-        raise image
-    return read_image(image) if isinstance(image, Path) else decode_image(image)
+        return PromptError("the row has no prompt")
+    return image if isinstance(image, InputError) else None
 
 
-@cache
-def _preparer(model: str) -> ImagePreparer:
-    """One per worker process; loading it takes seconds."""
-    return load_preparer(model)
+def _row(prompt: str | None, made: np.ndarray | InputError, seconds: float) -> dict[str, Any]:
+    """The columns of `PREPARED` for one row, but the seconds it took to read."""
+    row: dict[str, Any] = dict.fromkeys(PREPARED.names) | {PROMPT: prompt, PREPARE_SECONDS: seconds}
+    if isinstance(made, InputError):
+        return row | {ERROR_CODE: made.code, ERROR_MESSAGE: str(made)}
+    return row | {PIXELS: made.tobytes(), HEIGHT: made.shape[1], WIDTH: made.shape[2]}
 
 
 @cache

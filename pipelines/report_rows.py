@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipelines.folder import JobFolder, shard_name
-from pipelines.freeze import frozen_name, read_table, sources_name
+from pipelines.frozen import frozen_name, read_table, sources_name
 from pipelines.pages import picture_uri
 from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar

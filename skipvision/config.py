@@ -94,6 +94,12 @@ class JobConfig:
     allow_networks: tuple[str, ...] = ()
     """Private networks, such as 10.1.0.0/16, that image addresses may point into. Public ones always may."""
 
+    decode_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """Longest time that one image may take to decode; longer, and its row is an error."""
+
+    decode_memory_mib: Annotated[int, Field(ge=64)] = 2048
+    """Most memory that decoding one image may take; more, and its row is an error."""
+
     ray_address: str | None = None
     """A running Ray cluster. None: start Ray on this machine for the time of the job."""
 

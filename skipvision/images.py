@@ -49,7 +49,8 @@ RgbPixels = NDArray[np.uint8]
 ImageCode = Literal[
     "image_missing", "image_unreadable", "image_empty", "image_truncated", "image_unidentified", "image_is_html",
     "image_is_archive", "image_is_svg", "image_bomb", "image_too_large", "image_bad_aspect", "image_too_complex",
-    "image_corrupt", "image_format_unsupported", "image_mode_unsupported",
+    "image_corrupt", "image_format_unsupported", "image_mode_unsupported", "image_out_of_memory", "image_too_slow",
+    "image_crashed_decoder",
 ]  # fmt: skip
 
 BOMB_PIXELS = 178_956_970
@@ -192,7 +193,7 @@ def _translating_failures(image_format: Format, structure: Outline) -> Iterator[
     """The one boundary to Pillow. Hostile bytes make its decoders raise nearly any kind of exception."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise _refusal("image_bomb", "the image claims far more pixels than any picture accepted here") from error

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.folder import JobFolder
-from pipelines.freeze import check_same_input, freeze, frozen_name, read_table
+from pipelines.freeze import check_same_input, freeze
+from pipelines.frozen import frozen_name, read_table
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, check_same_job, read_plan
 from pipelines.result_rows import ROW_KEY

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from pipelines.folder import JobFolder, shard_name
-from pipelines.freeze import freeze, frozen_name, parquet_bytes, read_table
+from pipelines.freeze import freeze, parquet_bytes
+from pipelines.frozen import frozen_name, read_table
 from pipelines.model import ChosenModel
 from pipelines.plots import Part, number, part_bar, rates, ticks
 from pipelines.report import write_report

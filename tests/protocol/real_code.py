@@ -20,7 +20,7 @@ from obstore.exceptions import GenericError
 import pipelines.job
 from pipelines.commit import commit, committed_shard
 from pipelines.folder import JobFolder
-from pipelines.freeze import frozen_name, read_table
+from pipelines.frozen import frozen_name, read_table
 from pipelines.inference import Inference
 from pipelines.observed import Observations, observe
 from pipelines.prepare import Preparation

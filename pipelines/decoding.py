@@ -1,0 +1,55 @@
+"""What runs in the child process that looks at images: bytes in, checked, decoded and resized pixels out.
+
+Decoders are the largest part of this program that was not written for hostile input. Here nothing is lost when one of
+them crashes, hangs or takes all memory: the process holds one image and nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.failpoints import failpoint
+from pipelines.sandbox import Encoded, Prepared
+from skipvision.errors import ImageError
+from skipvision.families import ImagePreparer, load_preparer
+from skipvision.images import decode_image, read_image
+
+_PR_SET_PDEATHSIG = 1
+_preparer: ImagePreparer | None = None
+
+
+def begin(model: str, memory_bytes: int) -> None:
+    """Prepare this process: it gets so much memory beside what its code takes, and ends with who started it."""
+    global _preparer
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _preparer = load_preparer(model)
+    most = _address_space() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected, and its memory image is of no use
+
+
+def prepare(image: Encoded) -> Prepared:
+    """An image as the model's processor prepares it, or why it cannot."""
+    assert _preparer is not None, "the process was begun"
+    started = time.perf_counter()
+    try:
+        failpoint("decode", image.name if isinstance(image, Path) else "")
+        made: np.ndarray | ImageError = _preparer.prepare(
+            read_image(image) if isinstance(image, Path) else decode_image(image)
+        )
+    except ImageError as error:
+        made = error
+    except MemoryError:
+        made = ImageError("decoding the image takes more memory than it may have", code="image_out_of_memory")
+    return made, time.perf_counter() - started
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()

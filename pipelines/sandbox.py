@@ -1,0 +1,92 @@
+"""Images are looked at in a child process, which may die of one: the image is an error then, and its row goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from skipvision.errors import ImageError, InputError
+
+Encoded = bytes | Path
+Prepared = tuple[np.ndarray | InputError, float]
+"""(3, height, width) uint8, or why not; and the seconds it took."""
+
+_TRIES = 2
+"""An image whose process died is tried once more: the process may have been ended for another's sake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one image may take."""
+
+    seconds: float = 60.0
+    """By the clock, from bytes to prepared pixels."""
+    memory_bytes: int = 2 << 30
+    """Beside what the process takes without it."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Sandbox:
+    """A child process that prepares images, one after another, and is replaced when it dies."""
+
+    def __init__(self, model: str, limits: Limits) -> None:
+        self._limits = limits
+        context: Any = get_context("forkserver")
+        # What takes seconds to import is imported once; a child that replaces a dead one starts at once.
+        context.set_forkserver_preload(["pipelines.decoding"])
+        self._pool = ProcessPool(
+            max_workers=1, context=context, initializer=_in_child, initargs=["begin", model, limits.memory_bytes]
+        )
+
+    def prepare(self, images: Sequence[Encoded]) -> list[Prepared]:
+        """Each image prepared, or why it cannot be, with the seconds that it took."""
+        made = list(self._tried(images))
+        again = [at for at, (each, _) in enumerate(made) if _crashed(each)]
+        for _ in range(_TRIES - 1):
+            for at, outcome in zip(again, self._tried([images[at] for at in again]), strict=True):
+                made[at] = outcome
+        return made
+
+    def _tried(self, images: Sequence[Encoded]) -> Iterator[Prepared]:
+        if not images:
+            return
+        results = self._pool.map(
+            partial(_in_child, "prepare"), images, timeout=self._limits.seconds, chunksize=1
+        ).result()
+        for _ in images:
+            try:
+                yield next(results)
+            except TimeoutError:
+                message = f"the image could not be decoded in {self._limits.seconds:g} seconds"
+                yield ImageError(message, code="image_too_slow"), self._limits.seconds
+            except ProcessExpired:
+                yield ImageError("the image ended the process that decoded it", code=_CRASHED), 0.0
+
+
+@cache
+def sandbox(model: str, limits: Limits) -> Sandbox:
+    """The one of this process; it ends with it."""
+    return Sandbox(model, limits)
+
+
+_CRASHED = "image_crashed_decoder"
+
+
+def _in_child(function: str, *arguments: Any) -> Any:
+    # Named, not given: what `decoding` imports takes seconds and hundreds of MiB, and this process needs none of it.
+    return getattr(import_module("pipelines.decoding"), function)(*arguments)
+
+
+def _crashed(made: np.ndarray | InputError) -> bool:
+    return isinstance(made, InputError) and made.code == _CRASHED

@@ -1,0 +1,114 @@
+"""An image that crashes, hangs or floods its decoder is an error of its row, and nobody else hears of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.failpoints import VARIABLE
+from pipelines.sandbox import Limits, Sandbox
+from skipvision.families import load_preparer
+from skipvision.images import decode_image
+from tests.broken_images import BROKEN, picture, saved, write_good
+
+LIMITS = Limits(seconds=5.0, memory_bytes=512 << 20)
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from pipelines.sandbox import Limits, Sandbox
+
+model, *names = sys.argv[1:]
+sandbox = Sandbox(model, Limits(seconds=5.0, memory_bytes=512 << 20))
+made = sandbox.prepare([Path(name) for name in names])
+print(json.dumps([getattr(each, "code", None) for each, _ in made]))
+"""
+
+
+@pytest.fixture
+def codes(tmp_path: Path, tiny_model: Path) -> Callable[..., list[str | None]]:
+    """What becomes of images in a process where a decoder fails, by their error codes."""
+
+    def prepared(names: list[str], **wish: Any) -> list[str | None]:
+        variables = os.environ | {VARIABLE: json.dumps({"decode": wish}), "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", SCRIPT, str(tiny_model), *(str(tmp_path / name) for name in names)]
+        told = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=200, check=True).stdout
+        return json.loads(told.splitlines()[-1])  # type: ignore[no-any-return]
+
+    return prepared
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("segfault", "image_crashed_decoder"),
+        ("kill", "image_crashed_decoder"),
+        ("exit", "image_crashed_decoder"),
+        ("hang", "image_too_slow"),
+        ("memory", "image_out_of_memory"),
+    ],
+)
+def test_a_decoder_that_fails_costs_one_image(
+    tmp_path: Path, codes: Callable[..., list[str | None]], what: str, code: str
+) -> None:
+    names = write_good(tmp_path, 5)
+    assert codes(names, what=what, match=names[2]) == [None, None, code, None, None]
+
+
+def test_an_image_that_was_near_when_a_decoder_died_is_tried_again(
+    tmp_path: Path, codes: Callable[..., list[str | None]]
+) -> None:
+    names = write_good(tmp_path, 3)
+    once = {"times": 1, "count_in": str(tmp_path / "counts")}
+    assert codes(names, what="segfault", match=names[1], **once) == [None, None, None]
+
+
+def test_images_are_prepared_as_outside(tiny_model: Path) -> None:
+    sandbox, preparer = Sandbox(str(tiny_model), LIMITS), load_preparer(tiny_model)
+    images = [saved(picture(seed), "PNG") for seed in range(3)]
+    (first, seconds), *others = sandbox.prepare([*images, BROKEN["bomb.png"][1]()])
+    assert np.array_equal(first, preparer.prepare(decode_image(images[0])))
+    assert seconds > 0
+    assert [getattr(each, "code", None) for each, _ in others] == [None, None, "image_bomb"]
+    assert sandbox.prepare([]) == []
+
+
+def test_the_child_ends_with_the_process_that_began_it(tmp_path: Path, tiny_model: Path) -> None:
+    names = write_good(tmp_path, 1)
+    hang = {VARIABLE: json.dumps({"decode": {"what": "hang"}}), "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.replace("5.0", "500.0"), str(tiny_model), str(tmp_path / names[0])],
+        env=os.environ | hang, start_new_session=True,
+    )  # fmt: skip
+    while len(group := members(parent.pid)) < 3:  # itself, the server that forks, and the child
+        assert parent.poll() is None
+        time.sleep(0.1)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while members(parent.pid):
+        assert time.monotonic() < deadline, f"of {group}, {members(parent.pid)} live on"
+        time.sleep(0.1)
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
