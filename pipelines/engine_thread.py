@@ -7,8 +7,10 @@ a CUDA context that has seen an illegal access or a hardware fault fails for eve
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
@@ -55,15 +57,19 @@ class EngineThread:
 
     Args:
         engine: is this one's alone from now on.
+        stall_seconds: a step that takes longer is taken for hung, and ends the process.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, stall_seconds: float = math.inf) -> None:
         self._engine = engine
+        self._step_began: float | None = None
         self._calls: Queue[_Call] = Queue()
         self._waiting: dict[str, _Call] = {}
         self._work = EngineWork()
         self._work_lock = threading.Lock()
         threading.Thread(target=self._drive, name="engine", daemon=True).start()
+        if stall_seconds < math.inf:
+            threading.Thread(target=self._watch, args=[stall_seconds], name="watchdog", daemon=True).start()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | InputError]:
         """Answer all requests, in order; one that is wrong, or turns out to be, gets its error in its place.
@@ -97,12 +103,22 @@ class EngineThread:
     def _serve_one_step(self) -> None:
         self._let_in()
         before = self._engine.stats()
+        self._step_began = time.monotonic()
         deltas = self._engine.step()
+        self._step_began = None
         self._note_work(before, self._engine.stats())
         for delta in deltas:
             if delta.answer is not None:
                 outcome = delta.answer.error or delta.answer
                 self._waiting.pop(delta.request_id).put(delta.request_id, outcome)
+
+    def _watch(self, stall_seconds: float) -> None:
+        while True:
+            time.sleep(min(1.0, stall_seconds / 4))
+            began = self._step_began
+            if began is not None and time.monotonic() - began > stall_seconds:
+                log.error("a step of the engine has taken more than %g seconds, and its process ends", stall_seconds)
+                os._exit(FAILED)
 
     def _let_in(self) -> None:
         """Give the engine every call that has come; with nothing else to do, wait for one."""

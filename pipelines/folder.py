@@ -5,6 +5,7 @@
     data/shard-00000.parquet  a shard's rows; that the file exists is the commit
     report.json, report.html
     _MANIFEST.json, _SUCCESS  last: the files with their rows, and what the job adds up to
+    attempts/                 notes of shards that are being worked on, until the job is done
     _staging/                 unfinished files, on local disks only
 
 Of several writers of one name exactly one wins, however they are timed or killed. Object stores give this with a

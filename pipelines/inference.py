@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.account import Account
+from pipelines.attempts import Attempts, Room, poisoned, refuse_broken_engine
 from pipelines.commit import commit, committed_shard
 from pipelines.engine_thread import EngineThread, EngineWork
+from pipelines.failpoints import failpoint
 from pipelines.folder import JobFolder
 from pipelines.observed import observe
 from pipelines.plan import JobPlan
@@ -56,6 +58,10 @@ class Inference:
     device: str
     dtype: str
     max_running: int
+    max_poison_rows: int = 16
+    """More rows than this are not given up for ending their engine: then something else is wrong."""
+    stall_seconds: float = 600.0
+    """Longest step of an engine; longer, and its process is taken for hung and replaced."""
 
     def load_engine(self) -> Engine:
         return Engine.load(
@@ -70,7 +76,8 @@ class InferenceWorker:
         engine = inference.load_engine()
         self._inference = inference
         self._account = Account(engine.family.shape, engine.family.dtype.itemsize)
-        self._engine = EngineThread(engine)
+        self._engine = EngineThread(engine, stall_seconds=inference.stall_seconds)
+        self._room = Room()
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         """Answer and commit one shard; its statistics, and what was observed of its rows, as a table of one row."""
@@ -86,16 +93,28 @@ class InferenceWorker:
         return pa.table({STATISTICS: [statistics.to_json()], **columns})
 
     def _answer(self, prepared: pa.Table) -> list[Outcome]:
-        """One outcome for each row, in order."""
+        """One outcome for each row of a shard, in order."""
+        folder = JobFolder(self._inference.output)
+        attempts = Attempts(folder, prepared.column(SHARD)[0].as_py(), len(prepared))
+        course = attempts.course()
+        if course.alone:
+            refuse_broken_engine(folder, most_poison=self._inference.max_poison_rows)
         rows = prepared.select([ROW_KEY, *PREPARED.names]).drop_columns([PIXELS]).to_pylist()
         pixels = prepared.column(PIXELS)
-        asked = [number for number, row in enumerate(rows) if row[ERROR_CODE] is None]
-        requests = [self._request(rows[number], pixels[number]) for number in asked]
-        answered = dict(zip(asked, self._engine.answer(requests), strict=True))
-        return [
-            answered[number] if number in answered else InputError(row[ERROR_MESSAGE], code=row[ERROR_CODE])
+        outcomes: dict[int, Outcome] = {
+            number: InputError(row[ERROR_MESSAGE], code=row[ERROR_CODE])
             for number, row in enumerate(rows)
-        ]
+            if row[ERROR_CODE] is not None
+        }
+        outcomes |= {number: poisoned() for number in course.poison}
+        with self._room.entered(alone=course.alone):
+            for first, stop in course.pieces:
+                asked = [number for number in range(first, stop) if number not in outcomes]
+                requests = [self._request(rows[number], pixels[number]) for number in asked]
+                with attempts.noted((first, stop), alone=course.alone):
+                    failpoint("answer", " ".join(str(rows[number][PROMPT]) for number in asked))
+                    outcomes |= zip(asked, self._engine.answer(requests), strict=True)
+        return [outcomes[number] for number in range(len(rows))]
 
     def _commit(self, folder: JobFolder, shard: int, prepared: pa.Table, outcomes: list[Outcome]) -> ShardStatistics:
         expected = self._inference.plan.rows_in(shard)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
+from pipelines.attempts import ATTEMPTS
 from pipelines.cluster import cluster
 from pipelines.commit import committed_shards, read_success, write_manifest, write_success
 from pipelines.folder import SUCCESS, JobFolder, has_plan, refuse_foreign_folder
@@ -102,6 +103,7 @@ def _finish(folder: JobFolder, plan: JobPlan, meter: JobMeter) -> JobReport:
         write_report(folder, report)
         write_manifest(folder, plan, meter.shards)
         write_success(folder, report)
+    folder.remove(folder.names(ATTEMPTS))
     return report
 
 
@@ -136,6 +138,8 @@ def _inference(folder: JobFolder, plan: JobPlan, config: JobConfig, model: Chose
         device=config.device,
         dtype=config.dtype,
         max_running=config.max_running,
+        max_poison_rows=config.max_poison_rows,
+        stall_seconds=config.stall_seconds,
     )
 
 

@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
+from pipelines.attempts import MOST_DEATHS_OF_A_ROW
 from pipelines.cluster import Cluster
 from pipelines.inference import STATISTICS, Inference, InferenceWorker
 from pipelines.observed import Observations
@@ -28,9 +29,8 @@ from skipvision.errors import EngineDeadError
 SHARDS_IN_FLIGHT = 3
 """Per engine: one that ends, one that fills its places, one on the way."""
 
-RETRIES = 3
-"""For a task whose process died, and for an actor. Ray Data's own default is for ever, which a row that kills its
-process would make use of."""
+PREPARE_RETRIES = 3
+"""For a task whose process died. Ray Data's own default is for ever."""
 
 
 def stream(
@@ -61,6 +61,8 @@ def stream(
 def _plan_stream(
     shards: Sequence[int], preparation: Preparation, inference: Inference, on: Cluster
 ) -> ray.data.Dataset:
+    # What rows that are given up may cost, and as much as one row may for everything else.
+    deaths = MOST_DEATHS_OF_A_ROW * (inference.max_poison_rows + 1)
     with DataContext.current(_context(inference.plan.rows_per_shard)), warnings.catch_warnings():
         # Until 2.64 there is no other way to bound the retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -69,7 +71,7 @@ def _plan_stream(
             prepare_shard,
             fn_kwargs={"preparation": preparation},
             num_cpus=1,
-            max_retries=RETRIES,
+            max_retries=PREPARE_RETRIES,
             compute=TaskPoolStrategy(size=on.prepare_tasks),
             **_WHOLE_BLOCKS,
         ).map_batches(
@@ -81,8 +83,8 @@ def _plan_stream(
                 max_tasks_in_flight_per_actor=2 * SHARDS_IN_FLIGHT,
                 enable_true_multi_threading=True,
             ),
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
+            max_restarts=deaths,
+            max_task_retries=deaths,
             **on.engine_resources,
             **_WHOLE_BLOCKS,
         )

@@ -100,6 +100,12 @@ class JobConfig:
     decode_memory_mib: Annotated[int, Field(ge=64)] = 2048
     """Most memory that decoding one image may take; more, and its row is an error."""
 
+    stall_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Longest step of an engine; longer, and its process is taken for hung and replaced."""
+
+    max_poison_rows: Annotated[int, Field(ge=0)] = 16
+    """Rows that may be given up because each ended its engine again and again; with more, the job stops."""
+
     ray_address: str | None = None
     """A running Ray cluster. None: start Ray on this machine for the time of the job."""
 

@@ -49,8 +49,7 @@ RgbPixels = NDArray[np.uint8]
 ImageCode = Literal[
     "image_missing", "image_unreadable", "image_empty", "image_truncated", "image_unidentified", "image_is_html",
     "image_is_archive", "image_is_svg", "image_bomb", "image_too_large", "image_bad_aspect", "image_too_complex",
-    "image_corrupt", "image_format_unsupported", "image_mode_unsupported", "image_out_of_memory", "image_too_slow",
-    "image_crashed_decoder",
+    "image_corrupt", "image_format_unsupported", "image_mode_unsupported",
 ]  # fmt: skip
 
 BOMB_PIXELS = 178_956_970

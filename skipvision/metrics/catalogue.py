@@ -81,6 +81,7 @@ ERROR_CODES = (
     "image_unreadable",
     "input_invalid",
     "logits_hook_failed",
+    "poison",
     "prompt_has_image_token",
     "prompt_missing",
     "prompt_too_long",

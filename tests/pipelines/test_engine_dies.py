@@ -30,6 +30,7 @@ from tests.broken_images import write_good
 
 SCRIPT = """
 import sys
+import time
 
 from pipelines.engine_thread import EngineThread
 from skipvision.engine import Engine, Request
@@ -39,23 +40,33 @@ def break_down(*_):
     raise RuntimeError("out of luck")
 
 
+def hang(*_):
+    time.sleep(1000)
+
+
 engine = Engine.load(sys.argv[1], device="cpu")
-thread = EngineThread(engine)
+thread = EngineThread(engine, stall_seconds=5)
 print(len(thread.answer([Request(prompt="what ?")])), flush=True)
-engine._runner.run = break_down
+engine._runner.run = {"break": break_down, "hang": hang}[sys.argv[2]]
 thread.answer([Request(prompt="what ?")])
 print("never said")
 """
 
 
-def test_the_process_ends_with_its_engine_and_says_why(tiny_model):
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("break", ["the engine failed", "RuntimeError: out of luck"]),
+        ("hang", ["a step of the engine has taken more than 5 seconds"]),
+    ],
+)
+def test_the_process_ends_with_its_engine_and_says_why(tiny_model, how, told):
     where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tiny_model)], capture_output=True, text=True, env=where, timeout=120
+        [sys.executable, "-c", SCRIPT, str(tiny_model), how], capture_output=True, text=True, env=where, timeout=120
     )
     assert (ended.returncode, ended.stdout) == (FAILED, "1\n")
-    assert "the engine failed" in ended.stderr
-    assert "RuntimeError: out of luck" in ended.stderr
+    assert all(line in ended.stderr for line in told), ended.stderr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +131,6 @@ def test_a_worker_whose_engine_breaks_is_replaced_and_no_row_is_lost(job):
 @pytest.mark.slow
 def test_an_engine_that_breaks_again_and_again_ends_the_job(job):
     folder, plan, preparation, inference = job
-    with pytest.raises(EngineDeadError, match="ended again and again"):
+    with pytest.raises(EngineDeadError, match="every row that was tried alone ended the engine's process"):
         list(stream(range(plan.shards), preparation, replace(inference, failures=100), ONE_WORKER))
     assert committed_shards(folder, plan) == {}

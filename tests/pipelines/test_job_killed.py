@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,11 +14,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.folder import JobFolder
 from tests.broken_images import write_good
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3000)]
 
 SHARDS = 12
+KILLS = 6
 SCRIPT = """
 import sys
 from pipelines.job import run
@@ -32,10 +36,10 @@ def start(tmp_path, tiny_model):
     """Start the job in a process group of its own; whatever still runs at the end is ended."""
     names = write_good(tmp_path / "in", 4 * SHARDS - 1)
     (tmp_path / "in" / "broken.png").write_bytes(b"")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "in"), str(tmp_path / "out"), str(tiny_model)]
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin() -> subprocess.Popen[bytes]:
+    def begin(output: str = str(tmp_path / "out")) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "in"), output, str(tiny_model)]
         where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         started.append(subprocess.Popen(command, start_new_session=True, env=where))
         return started[-1]
@@ -95,3 +99,30 @@ def test_two_jobs_on_one_folder_do_no_harm(start, tmp_path):
     assert (first.wait(), second.wait()) == (0, 0)
     assert len(committed(tmp_path / "out")) == SHARDS
     check_result(tmp_path / "out", start.names)
+
+
+def test_a_job_in_an_object_store_that_is_killed_at_random_ends_as_an_undisturbed_one(start, tmp_path, s3):
+    rng, output, kills = random.Random(0), f"{s3}/out", 0
+    while True:
+        process = start(output)
+        try:
+            assert process.wait(timeout=rng.uniform(5, 60)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            if kills == KILLS:
+                assert start(output).wait() == 0
+                break
+    assert start().wait() == 0
+    folder, undisturbed = JobFolder(output), pq.read_table(tmp_path / "out" / "data")
+    rows = [row for name in folder.names("data") for row in pq.read_table(io.BytesIO(folder.read(name))).to_pylist()]
+    assert [without_seconds(row) for row in rows] == [without_seconds(row) for row in undisturbed.to_pylist()]
+    assert folder.read("_SUCCESS") is not None
+    assert folder.names("attempts") == []
+    assert kills > 1
+
+
+def without_seconds(row):
+    return {name: value for name, value in row.items() if name != "seconds"}

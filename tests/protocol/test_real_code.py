@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import obstore
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.exceptions import GenericError
 
 from pipelines.folder import JobFolder
@@ -25,22 +23,6 @@ from tests.protocol.interleaving import Interleaving
 from tests.protocol.real_code import CHANGED, Killed, RealAttempt, replace_ray_and_engine
 
 ROWS, ROWS_PER_SHARD = 7, 3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An S3 API on this machine, and an address in it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_REGION": "us-east-1",
-                "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ALLOW_HTTP": "true"}  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="jobs")
-        yield "s3://jobs"
-    server.stop()
 
 
 @pytest.fixture(scope="module")
