@@ -129,6 +129,7 @@ def test_a_worker_whose_engine_breaks_is_replaced_and_no_row_is_lost(job):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # ten engines are loaded, one after another
 def test_an_engine_that_breaks_again_and_again_ends_the_job(job):
     folder, plan, preparation, inference = job
     with pytest.raises(EngineDeadError, match="every row that was tried alone ended the engine's process"):
