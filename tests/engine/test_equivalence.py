@@ -212,7 +212,7 @@ def test_questions_about_one_image_share_its_reading_and_are_answered_as_if_alon
     alone = outputs(Engine(family, skip=skip, max_running=1), asked)
     passes: list[int] = []
     encode = family.encode
-    monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    monkeypatch.setattr(family, "encode", lambda pixels, **kw: (passes.append(len(pixels)), encode(pixels, **kw))[1])
     assert outputs(engine, asked) == alone
     assert engine.stats().free_pages == engine.stats().num_pages
     assert engine.stats().shared_prompt_tokens > 0

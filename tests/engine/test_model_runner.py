@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -112,9 +114,9 @@ def test_all_images_of_a_step_are_encoded_in_one_pass(family: Family, monkeypatc
     passes: list[int] = []
     encode = family.encode
 
-    def counted(pixels: torch.Tensor) -> object:
+    def counted(pixels: torch.Tensor, **options: Any) -> object:
         passes.append(len(pixels))
-        return encode(pixels)
+        return encode(pixels, **options)
 
     monkeypatch.setattr(family, "encode", counted)
     bench = Bench(family)

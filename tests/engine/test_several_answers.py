@@ -67,7 +67,7 @@ def test_a_prompt_is_read_and_its_images_are_encoded_once(family: Family, monkey
     engine = Engine(family, skip=CARRIED)
     passes: list[int] = []
     encode = family.encode
-    monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    monkeypatch.setattr(family, "encode", lambda pixels, **kw: (passes.append(len(pixels)), encode(pixels, **kw))[1])
     answers = engine.answer([ask(engine, pictures=2, n=9)])
     assert passes == [2]
     assert engine.stats().shared_prompt_tokens == 8 * (answers[0].plan.prompt_tokens - 1)

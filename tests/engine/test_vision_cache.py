@@ -26,7 +26,7 @@ def passes(family: Family, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each pass of the encoder has seen."""
     passes: list[int] = []
     encode = family.encode
-    monkeypatch.setattr(family, "encode", lambda pixels: (passes.append(len(pixels)), encode(pixels))[1])
+    monkeypatch.setattr(family, "encode", lambda pixels, **kw: (passes.append(len(pixels)), encode(pixels, **kw))[1])
     return passes
 
 
