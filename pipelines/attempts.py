@@ -9,8 +9,7 @@ the note away. A note that stands tells of a process that died with these rows, 
 - a row that has ended its process `ROW_DEATHS` times, alone, is poison: an error, and the shard is committed with it.
 
 Processes are also killed from outside. That makes a shard slower, never an answer wrong: a row is only given up after
-several deaths with that row alone in the process. The notes decide how the work is done; what is committed rests on
-none of them.
+several deaths with that row alone in the process. That a shard is committed once and whole rests on none of the notes.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def check_vision_side(skip: SkipConfig, config: LlavaConfig | LlavaNextConfig) -
 
 def can_resize(config: LlavaConfig | LlavaNextConfig) -> bool:
     """Whether the checkpoint takes smaller pictures than its own: not where they are cut into tiles or windows."""
-    return isinstance(config, LlavaConfig) and not hasattr(config, COS_KEY)
+    return isinstance(config, LlavaConfig) and getattr(config, COS_KEY, None) is None
 
 
 def check_resize(skip: SkipConfig, *, can_resize: bool) -> None:
