@@ -9,7 +9,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench bench-peers tables clean
+.PHONY: help setup demo test test-all check format bench bench-peers faults tables clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ $(PEERS_INSTALLED): benchmarks/peers/torch.txt benchmarks/peers/vllm.txt benchma
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	$(PEERS)/bin/python benchmarks/peers/mend_torchvision.py
 	touch $@
+
+faults: $(INSTALLED)  ## break jobs at every place in every way and count what is lost; may be stopped and started again
+	$(BIN)/python -m benchmarks.faults
 
 tables: $(INSTALLED)  ## print the tables of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.print_tables

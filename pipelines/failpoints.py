@@ -2,21 +2,34 @@
 
     SKIPVISION_FAILPOINTS='{"decode": {"what": "segfault", "match": "bomb.png", "times": 2, "count_in": "/tmp/counts"}}'
 
-`match` is looked for in what the place is about, such as an image's name; left out, everything matches. `times` is how
-often it happens at most, in all processes that share `count_in`.
+`match` is looked for in what the place is about, such as an image's or a file's name; left out, everything matches.
+`after` is how often a matching place is passed unharmed first, and `times` how often it fails then, without end if left
+out. Both count in this process, or in all that share `count_in`.
+
+    decode             before an image is decoded
+    answer             before a window of rows is given to the engine
+    read, list         before files of the job's folder are read, or listed
+    create, replace    before a file of the job's folder is written
+    staged             on a disk: a file's bytes are there, its name is not
+    created            a file is there, and nobody has been told
+    remove             before a file of the job's folder is removed
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from obstore.exceptions import GenericError
 
 VARIABLE = "SKIPVISION_FAILPOINTS"
 _FOR_EVER = 1e6
@@ -26,9 +39,9 @@ def failpoint(name: str, about: str = "") -> None:
     """Fail here, if a test wishes it.
 
     Raises:
-        OSError, MemoryError: as the test wishes; other failures end or stop the process.
+        OSError, MemoryError, GenericError, SystemExit: as the test wishes; other failures end or stop the process.
     """
-    if (wish := _wishes().get(name)) is None or wish.get("match", "") not in about or not _in_time(wish):
+    if (wish := _wishes().get(name)) is None or wish.get("match", "") not in about or not _is_due(name, wish):
         return
     match wish["what"]:
         case "kill":
@@ -43,6 +56,10 @@ def failpoint(name: str, about: str = "") -> None:
             sys.exit(3)
         case "hang":
             time.sleep(_FOR_EVER)
+        case "store error":
+            raise GenericError("the store answers 503 Slow Down")
+        case "memory error":
+            raise MemoryError
         case "memory":
             hog = [bytearray(64 << 20) for _ in range(1 << 20)]
             raise MemoryError(len(hog))
@@ -58,13 +75,21 @@ def _wishes() -> dict[str, dict[str, Any]]:
     return wishes
 
 
-def _in_time(wish: dict[str, Any]) -> bool:
-    """Whether it has not happened often enough; if so, it is counted."""
-    if "times" not in wish:
-        return True
-    counted = Path(wish["count_in"])
+_passed: Counter[str] = Counter()
+
+
+def _is_due(name: str, wish: dict[str, Any]) -> bool:
+    """Whether this is one of the times that fail; it is counted."""
+    first = wish.get("after", 0)
+    return bool(first <= _times_passed(name, wish.get("count_in")) < first + wish.get("times", math.inf))
+
+
+def _times_passed(name: str, count_in: str | None) -> int:
+    if count_in is None:
+        _passed[name] += 1
+        return _passed[name] - 1
+    counted = Path(count_in)
     counted.mkdir(parents=True, exist_ok=True)
-    if len(list(counted.iterdir())) >= wish["times"]:
-        return False
+    before = len(list(counted.iterdir()))
     (counted / uuid4().hex).touch()
-    return True
+    return before

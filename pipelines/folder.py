@@ -17,7 +17,8 @@ hard link, which is atomic and refuses a name that is taken.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import BinaryIO
@@ -27,12 +28,15 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from skipvision.errors import ConfigError
+from pipelines.failpoints import failpoint
+from skipvision.errors import ConfigError, StorageError
 
 PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"
 DATA, INPUT, STAGING = "data", "input", "_staging"
 
 _ATTEMPTS = 3
+_FAILURES = (BaseError, OSError)
+"""What a store, or the disk below it, raises."""
 
 
 class JobFolder:
@@ -62,7 +66,7 @@ class JobFolder:
         try:
             folder = cls(address)
             folder._probe()
-        except (BaseError, OSError, ValueError) as error:
+        except (*_FAILURES, ValueError, StorageError) as error:
             raise ConfigError(f"output {address} cannot be written: {_first_line(error)}") from error
         return folder
 
@@ -73,49 +77,79 @@ class JobFolder:
             Whether this call created it. False: somebody else did, and their content stands.
 
         Raises:
-            BaseError: the store cannot be reached, and holds no file of this name as far as can be known.
+            StorageError: the file cannot be written, and there is none of this name as far as can be known.
         """
-        try:
-            return self._link(name, content) if self.path else self._put_new(name, content)
-        except BaseError:
-            # An error does not say that nothing was done: the answer may have been lost on its way.
-            found = self.read(name)
-            if found is None:
-                raise
-            return found == content
+        with self._told(f"{name} cannot be written"):
+            failpoint("create", name)
+            try:
+                created = self._link(name, content) if self.path else self._put_new(name, content)
+                failpoint("created", name)
+                return created
+            except _FAILURES:
+                # An error does not say that nothing was done: the answer may have been lost on its way.
+                found = self.read(name)
+                if found is None:
+                    raise
+                return found == content
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write a file that may change, such as a report. Readers see the old or the new content, never a part."""
-        if self.path is None:
-            obstore.put(self._store, name, content, use_multipart=False)
-            return
-        obstore.rename(self._store, self._stage(name, content), name, overwrite=True)
+        """Write a file that may change, such as a report. Readers see the old or the new content, never a part.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told(f"{name} cannot be written"):
+            failpoint("replace", name)
+            if self.path is None:
+                obstore.put(self._store, name, content, use_multipart=False)
+            else:
+                obstore.rename(self._store, self._stage(name, content), name, overwrite=True)
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, or None if there is no such file."""
-        try:
-            return bytes(obstore.get(self._store, name).bytes())
-        except FileNotFoundError:
-            return None
+        """A file's content, or None if there is no such file.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        with self._told(f"{name} cannot be read"):
+            failpoint("read", name)
+            try:
+                return bytes(obstore.get(self._store, name).bytes())
+            except FileNotFoundError:
+                return None
 
     def open_reader(self, name: str) -> BinaryIO:
         """A file to read parts of, such as a Parquet footer.
 
         Raises:
             FileNotFoundError: there is no such file.
+            StorageError: it cannot be read.
         """
-        if self.path is not None:
-            return (self.path / name).open("rb")
-        return BufferedReader(_StoredFile(obstore.open_reader(self._store, name)))
+        with self._told(f"{name} cannot be read"):
+            failpoint("read", name)
+            if self.path is not None:
+                return (self.path / name).open("rb")
+            return BufferedReader(_StoredFile(obstore.open_reader(self._store, name)))
 
     def names(self, prefix: str) -> list[str]:
-        """All files under a folder of the job, sorted."""
-        return sorted(meta["path"] for page in obstore.list(self._store, prefix=prefix) for meta in page)
+        """All files under a folder of the job, sorted.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+        with self._told(f"{prefix} cannot be listed"):
+            failpoint("list", prefix)
+            return sorted(meta["path"] for page in obstore.list(self._store, prefix=prefix) for meta in page)
 
     def remove(self, names: list[str]) -> None:
-        """Remove files. Never what is committed: only what nobody refers to."""
+        """Remove files. Never what is committed: only what nobody refers to.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
         for name in names:
-            with suppress(FileNotFoundError):
+            with self._told(f"{name} cannot be removed"), suppress(FileNotFoundError):
+                failpoint("remove", name)
                 obstore.delete(self._store, name)
 
     def sweep(self, *, keep_input: str) -> None:
@@ -125,6 +159,16 @@ class JobFolder:
         """
         unnamed = [name for name in self.names(INPUT) if not name.startswith(f"{INPUT}/{keep_input}/")]
         self.remove(self.names(STAGING) + unnamed)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """What goes wrong inside the `with` block, with the folder's name and in the words of this program."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except _FAILURES as error:
+            raise StorageError(f"{what} in {self.address}: {_first_line(error)}") from error
 
     def _put_new(self, name: str, content: bytes) -> bool:
         try:
@@ -137,6 +181,7 @@ class JobFolder:
     def _link(self, name: str, content: bytes) -> bool:
         for _ in range(_ATTEMPTS):
             staged = self._stage(name, content)
+            failpoint("staged", name)
             try:
                 obstore.rename(self._store, staged, name, overwrite=False)
                 return True
@@ -202,9 +247,16 @@ def shard_of(name: str) -> int:
 
 
 def has_plan(address: str) -> bool:
-    """Whether a job stands at `address`; looks only, and creates nothing."""
+    """Whether a job stands at `address`; looks only, and creates nothing.
+
+    Raises:
+        ConfigError: the store at `address` cannot be read.
+    """
     if "://" in address:
-        return JobFolder(address).read(PLAN) is not None
+        try:
+            return JobFolder(address).read(PLAN) is not None
+        except (BaseError, ValueError, StorageError) as error:
+            raise ConfigError(f"output {address} cannot be read: {_first_line(error)}") from error
     return os.path.lexists(os.path.join(address, PLAN))
 
 

@@ -26,6 +26,7 @@ from pipelines.stream import stream
 from pipelines.tables import open_table
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
 from skipvision.engine import Sampling
+from skipvision.errors import JobStoppedError, StorageError
 from skipvision.metrics import JOB_LAST_SUCCESS, Registry
 
 __all__ = ["JobReport", "run"]
@@ -39,10 +40,21 @@ def run(config: JobConfig) -> JobReport:
 
     Raises:
         ConfigError: the input, the output, the model or a setting is wrong; nothing was started.
-        EngineDeadError: a shard failed again and again; what is committed stays.
+        JobStoppedError: storage or machines failed more than can be mended from here; what is committed stays, and
+            the same call goes on from there.
     """
     config = check(asdict(config), JobConfig, origin="the job")
     model = choose_model(config)
+    try:
+        return _run(config, model)
+    except (StorageError, JobStoppedError) as error:
+        raise JobStoppedError(
+            f"the job stopped: {error}; what it committed to {config.output} stays, and the same command goes on from "
+            "there"
+        ) from error
+
+
+def _run(config: JobConfig, model: ChosenModel) -> JobReport:
     folder, plan = _job_of(config, model)
     if finished := read_success(folder):
         say(f"{config.output} is done already: {finished.rows:,} rows, {finished.errors:,} of them errors")

@@ -24,7 +24,7 @@ from pipelines.inference import STATISTICS, Inference, InferenceWorker
 from pipelines.observed import Observations
 from pipelines.prepare import SHARD, Preparation, prepare_shard
 from pipelines.statistics import ShardStatistics
-from skipvision.errors import EngineDeadError
+from skipvision.errors import JobStoppedError, SkipVisionError
 
 SHARDS_IN_FLIGHT = 3
 """Per engine: one that ends, one that fills its places, one on the way."""
@@ -45,7 +45,7 @@ def stream(
         For each shard, once it is committed: its numbers, and what was observed of its answered rows.
 
     Raises:
-        EngineDeadError: a shard failed as often as may be. What is committed stays.
+        JobStoppedError: a shard failed as often as may be, or the cluster did. What is committed stays.
     """
     committed = _plan_stream(shards, preparation, inference, on)
     with _ray_data_quiet():
@@ -55,7 +55,7 @@ def stream(
                 for row in block.to_pylist():
                     yield ShardStatistics.from_json(row.pop(STATISTICS)), row
         except RayError as error:
-            raise EngineDeadError(f"the job stopped: {_cause(error)}") from error
+            raise JobStoppedError(_cause(error)) from error
 
 
 def _plan_stream(
@@ -128,5 +128,7 @@ def _cause(error: BaseException) -> str:
     inner = getattr(error, "cause", None) or error.__cause__
     if isinstance(inner, BaseException) and inner is not error:
         return _cause(inner)
+    if isinstance(error, SkipVisionError):
+        return str(error)
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"

@@ -25,7 +25,7 @@ from skipvision.commands.results import results
 from skipvision.commands.run import run
 from skipvision.commands.tune import tune
 from skipvision.commands.zoo import card, train
-from skipvision.errors import ConfigError, InputError, TrainingError
+from skipvision.errors import ConfigError, InputError, SkipVisionError, TrainingError
 from skipvision.version import __version__
 
 app = typer.Typer(
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, InputError, TrainingError) as error:
         say(f"skipvision: {error}")
         return 2
+    except SkipVisionError as error:
+        say(f"skipvision: {error}")
+        return 1
     return 0
 
 

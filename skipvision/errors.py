@@ -11,7 +11,9 @@
     ├── TrainingError            the operator: training cannot go on with these settings
     ├── CapacityError            nobody: the system is busy; retry after a pause
     │   └── QueueFullError           the engine's waiting line is full
-    └── EngineDeadError          the platform: the process must be replaced
+    ├── EngineDeadError          the platform: the process must be replaced
+    ├── StorageError             the platform: files cannot be written or read now; retry when they can
+    └── JobStoppedError          the operator: the job cannot go on now; started again, it goes on
 
 An `InputError` has a `code`: a short stable name that results, metrics and HTTP errors carry. Messages are for
 the person who sent the input: they name the value and the remedy, never an address or a path of this program.
@@ -99,6 +101,14 @@ class QueueFullError(CapacityError):
 
 class EngineDeadError(SkipVisionError):
     """The engine cannot go on; its process must be replaced."""
+
+
+class StorageError(SkipVisionError):
+    """A file cannot be written or read now: a full disk, a store that does not answer."""
+
+
+class JobStoppedError(SkipVisionError):
+    """A job cannot go on now. What it committed stays; started again, it goes on from there."""
 
 
 def _rebuild_input_error(kind: type[InputError], message: str, code: str) -> InputError:

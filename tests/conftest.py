@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from benchmarks.faults.stores import BUCKET, environment, s3_server
 from tests.tiny_llava import build_tiny_llava
 
 
@@ -31,14 +30,5 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 API on this machine, and an address in it; this process and what it starts know the way there."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_REGION": "us-east-1",
-                "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ALLOW_HTTP": "true"}  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="jobs")
-        yield "s3://jobs"
-    server.stop()
+    with s3_server() as settings, environment(settings):
+        yield BUCKET

@@ -25,7 +25,7 @@ from pipelines.stream import stream
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Engine, Sampling
-from skipvision.errors import EngineDeadError
+from skipvision.errors import JobStoppedError
 from tests.broken_images import write_good
 
 SCRIPT = """
@@ -132,6 +132,6 @@ def test_a_worker_whose_engine_breaks_is_replaced_and_no_row_is_lost(job):
 @pytest.mark.timeout(1200)  # ten engines are loaded, one after another
 def test_an_engine_that_breaks_again_and_again_ends_the_job(job):
     folder, plan, preparation, inference = job
-    with pytest.raises(EngineDeadError, match="every row that was tried alone ended the engine's process"):
+    with pytest.raises(JobStoppedError, match="every row that was tried alone ended the engine's process"):
         list(stream(range(plan.shards), preparation, replace(inference, failures=100), ONE_WORKER))
     assert committed_shards(folder, plan) == {}

@@ -17,7 +17,7 @@ from obstore.exceptions import GenericError
 from pipelines.folder import JobFolder
 from pipelines.model import choose_model
 from skipvision.config import JobConfig
-from skipvision.errors import ConfigError
+from skipvision.errors import ConfigError, JobStoppedError
 from tests.broken_images import write_good
 from tests.protocol.interleaving import Interleaving
 from tests.protocol.real_code import CHANGED, Killed, RealAttempt, replace_ray_and_engine
@@ -50,7 +50,9 @@ def play(config: JobConfig, output: str, seed: int) -> int:
 def check(folder: JobFolder, errors: list[BaseException]) -> None:
     plan, success = (json.loads(folder.read(name) or b"null") for name in ("plan.json", "_SUCCESS"))
     assert CHANGED == []
-    unexpected = [error for error in errors if not isinstance(error, Killed | GenericError | ConfigError)]
+    unexpected = [
+        error for error in errors if not isinstance(error, Killed | GenericError | ConfigError | JobStoppedError)
+    ]
     assert not unexpected, unexpected
     assert None not in (plan, success), errors
     frozen = rows_of(folder, f"input/{plan['input_id']}/shard-")

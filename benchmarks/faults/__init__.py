@@ -1,0 +1,1 @@
+"""Jobs that are broken on purpose, at named places and in named ways, and what becomes of them: `make faults`."""

@@ -1,0 +1,79 @@
+"""A finished job compared with one that nobody disturbed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.folder import MANIFEST, SUCCESS, JobFolder
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Rows by what is wrong with them."""
+
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0
+    """Answers, outcomes or columns, `seconds` excepted."""
+    unfinished: int = 0
+    """1: the job has no success or no manifest, its manifest names other files, or notes were left."""
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(
+            self.lost + other.lost,
+            self.doubled + other.doubled,
+            self.different + other.different,
+            self.unfinished + other.unfinished,
+        )
+
+    @property
+    def is_clean(self) -> bool:
+        return self == Verdict()
+
+
+def rows_of(folder: JobFolder) -> list[Row]:
+    """All committed rows without the seconds they took, in order."""
+    files = [folder.read(name) or b"" for name in folder.names("data")]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"}
+        for content in files
+        for row in pq.read_table(io.BytesIO(content)).to_pylist()
+    ]
+
+
+def judge(folder: JobFolder, undisturbed: Sequence[Row], *, poison: frozenset[str] = frozenset()) -> Verdict:
+    """What is wrong with a finished job.
+
+    Args:
+        poison: keys of rows that must have ended as `poison`, whatever they were undisturbed.
+    """
+    found, wanted = rows_of(folder), {row["row_key"]: row for row in undisturbed}
+    times = Counter(row["row_key"] for row in found)
+    return Verdict(
+        lost=len(wanted.keys() - times.keys()),
+        doubled=sum(count - 1 for count in times.values()) + len(times.keys() - wanted.keys()),
+        different=sum(not _same(row, wanted[row["row_key"]], poison) for row in found if row["row_key"] in wanted),
+        unfinished=int(not _is_finished(folder)),
+    )
+
+
+def _same(row: Row, wanted: Row, poison: frozenset[str]) -> bool:
+    if row["row_key"] in poison:
+        return bool(row["error_code"] == "poison")
+    return row == wanted
+
+
+def _is_finished(folder: JobFolder) -> bool:
+    manifest = json.loads(folder.read(MANIFEST) or b"null")
+    if manifest is None or folder.read(SUCCESS) is None:
+        return False
+    return [file["path"] for file in manifest["files"]] == folder.names("data")
