@@ -9,7 +9,8 @@ out. Both count in this process, or in all that share `count_in`.
     decode             before an image is decoded
     answer             before a window of rows is given to the engine
     read, list         before files of the job's folder are read, or listed
-    create, replace    before a file of the job's folder is written
+    create, replace, swap
+                       before a file of the job's folder is written
     staged             on a disk: a file's bytes are there, its name is not
     created            a file is there, and nobody has been told
     remove             before a file of the job's folder is removed

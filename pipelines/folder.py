@@ -5,6 +5,7 @@
     data/shard-00000.parquet  a shard's rows; that the file exists is the commit
     report.json, report.html
     _MANIFEST.json, _SUCCESS  last: the files with their rows, and what the job adds up to
+    lease.json                who works on the job now; see `lease`
     attempts/                 notes of shards that are being worked on, until the job is done
     _staging/                 unfinished files, on local disks only
 
@@ -16,12 +17,13 @@ hard link, which is atomic and refuses a name that is taken.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import obstore
@@ -35,8 +37,14 @@ PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"
 DATA, INPUT, STAGING = "data", "input", "_staging"
 
 _ATTEMPTS = 3
+_LOCK = "lock"
 _FAILURES = (BaseError, OSError)
 """What a store, or the disk below it, raises."""
+
+
+Version = bytes | tuple[str | None, str | None] | None
+"""What tells one content of a file from another: the content itself on a disk, a store's tag and version of it; None
+where there is no file."""
 
 
 class JobFolder:
@@ -118,6 +126,58 @@ class JobFolder:
             except FileNotFoundError:
                 return None
 
+    def read_version(self, name: str) -> tuple[bytes | None, Version]:
+        """A file's content, None if there is no such file; and what `swap` knows it by.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if self.path is not None:
+            content = self.read(name)
+            return content, content
+        with self._told(f"{name} cannot be read"):
+            failpoint("read", name)
+            try:
+                found = obstore.get(self._store, name)
+            except FileNotFoundError:
+                return None, None
+            return bytes(found.bytes()), (found.meta["e_tag"], found.meta["version"])
+
+    def swap(self, name: str, content: bytes, version: Version) -> Version:
+        """Write a file if it is still what `read_version` saw.
+
+        Returns:
+            What `swap` knows it by now; None if it has changed since, and is as it was.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told(f"{name} cannot be written"):
+            failpoint("swap", name)
+            return self._swap_file(name, content, version) if self.path else self._swap_object(name, content, version)
+
+    def _swap_object(self, name: str, content: bytes, version: Version) -> Version:
+        assert not isinstance(version, bytes)
+        expected: Any = "create"
+        if version is not None:
+            expected = {name: tag for name, tag in zip(("e_tag", "version"), version, strict=True) if tag is not None}
+        try:
+            put = obstore.put(self._store, name, content, mode=expected, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+        return put["e_tag"], put["version"]
+
+    def _swap_file(self, name: str, content: bytes, version: Version) -> Version:
+        assert self.path is not None
+        # A disk has no put that compares; whoever swaps holds this lock for as long as it takes.
+        (self.path / STAGING).mkdir(exist_ok=True)
+        with (self.path / STAGING / _LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.read(name) != version:
+                return None
+            obstore.rename(self._store, self._stage(name, content), name, overwrite=True)
+        return content
+
     def open_reader(self, name: str) -> BinaryIO:
         """A file to read parts of, such as a Parquet footer.
 
@@ -158,7 +218,8 @@ class JobFolder:
         Safe beside another running attempt: it stages again what it misses.
         """
         unnamed = [name for name in self.names(INPUT) if not name.startswith(f"{INPUT}/{keep_input}/")]
-        self.remove(self.names(STAGING) + unnamed)
+        staged = [name for name in self.names(STAGING) if name != f"{STAGING}/{_LOCK}"]
+        self.remove(staged + unnamed)
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from pipelines.commit import committed_shards, read_success, write_manifest, wri
 from pipelines.folder import SUCCESS, JobFolder, has_plan, refuse_foreign_folder
 from pipelines.freeze import check_same_input, freeze
 from pipelines.inference import Inference
+from pipelines.lease import Lease, leased
 from pipelines.meter import JobMeter
 from pipelines.model import ChosenModel, choose_model
 from pipelines.plan import JobPlan, check_same_job, read_plan
@@ -57,18 +58,24 @@ def run(config: JobConfig) -> JobReport:
 def _run(config: JobConfig, model: ChosenModel) -> JobReport:
     folder, plan = _job_of(config, model)
     if finished := read_success(folder):
-        say(f"{config.output} is done already: {finished.rows:,} rows, {finished.errors:,} of them errors")
-        return replace(finished, already_done=True)
-
-    folder.sweep(keep_input=plan.input_id)
-    with _published(config.metrics_port) as registry:
-        meter = JobMeter(plan, model, registry)
-        meter.take_over(committed_shards(folder, plan).values())
-        _work_through_missing_shards(meter, folder, plan, config, model)
-        report = _finish(folder, plan, meter)
-        registry.set(JOB_LAST_SUCCESS, time.time())
+        return _already_done(config, finished)
+    with leased(folder, seconds=config.lease_seconds) as lease:
+        if finished := read_success(folder):
+            return _already_done(config, finished)
+        folder.sweep(keep_input=plan.input_id)
+        with _published(config.metrics_port) as registry:
+            meter = JobMeter(plan, model, registry)
+            meter.take_over(committed_shards(folder, plan).values())
+            _work_through_missing_shards(meter, lease, folder, plan, config, model)
+            report = _finish(folder, plan, meter)
+            registry.set(JOB_LAST_SUCCESS, time.time())
     say(f"{config.output}: {report.rows:,} rows, {report.errors:,} of them errors")
     return report
+
+
+def _already_done(config: JobConfig, finished: JobReport) -> JobReport:
+    say(f"{config.output} is done already: {finished.rows:,} rows, {finished.errors:,} of them errors")
+    return replace(finished, already_done=True)
 
 
 def _job_of(config: JobConfig, model: ChosenModel) -> tuple[JobFolder, JobPlan]:
@@ -96,7 +103,7 @@ def _existing_job(config: JobConfig, model: ChosenModel) -> tuple[JobFolder, Job
 
 
 def _work_through_missing_shards(
-    meter: JobMeter, folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel
+    meter: JobMeter, lease: Lease, folder: JobFolder, plan: JobPlan, config: JobConfig, model: ChosenModel
 ) -> None:
     missing = meter.missing()
     if not missing:
@@ -106,6 +113,7 @@ def _work_through_missing_shards(
         for statistics, observations in stream(missing, preparation, inference, ray):
             meter.record(statistics, observations)
             show(meter.rows)
+            lease.check()
 
 
 def _finish(folder: JobFolder, plan: JobPlan, meter: JobMeter) -> JobReport:

@@ -103,6 +103,9 @@ class JobConfig:
     stall_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Longest step of an engine; longer, and its process is taken for hung and replaced."""
 
+    lease_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """A run of the same job that gives no sign of life for so long is taken for gone; until then, another one waits."""
+
     max_poison_rows: Annotated[int, Field(ge=0)] = 16
     """Rows that may be given up because each ended its engine again and again; with more, the job stops."""
 

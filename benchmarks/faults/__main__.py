@@ -59,7 +59,9 @@ def small_job(folder: Path) -> JobConfig:
     for seed in range(ROWS - 1):
         scene(seed).render(128).save(images / f"{seed}.png")
     (images / "broken.png").write_bytes(b"")
-    return JobConfig(input=str(images), output="", max_tokens=12, rows_per_shard=ROWS_PER_SHARD, dtype="float32")
+    return JobConfig(
+        input=str(images), output="", max_tokens=12, rows_per_shard=ROWS_PER_SHARD, dtype="float32", lease_seconds=1.0
+    )
 
 
 def _played(matrix: ProtocolMatrix, point: Point, kind: str, repeats: int, scratch: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ POINTS = (
     Point("the input is frozen, its list of files is not", "create", "sources.parquet"),
     Point("before the plan", "create", "plan.json"),
     Point("the plan is there, nobody was told", "created", "plan.json"),
+    Point("taking the lease", "swap", "lease.json"),
     Point("sweeping", "list", "input"),
     Point("listing what is committed", "list", "data"),
     Point("reading a shard", "read", "/shard-", often=True),

@@ -1,0 +1,190 @@
+"""Who works on a job: one run at a time, so that two do not do each other's work.
+
+    lease.json   {"epoch": 3, "beat": 17, "holder": {"host": …, "process": …, …}}; `holder` is null once it is let go
+
+The holder renews its lease while it lives. Another run waits until the lease is let go, until its holder's process is
+known to be dead, or until it has not changed for a while by the waiting run's own clock: clocks of two machines are
+never compared. A holder that was frozen for so long finds the next epoch there when it wakes, and stops.
+
+What is right in `data/` does not rest on any of this, but on commits that happen once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pipelines.folder import JobFolder, Version
+from pipelines.progress import say
+from skipvision.errors import JobStoppedError, StorageError
+
+LEASE = "lease.json"
+_BEATS = 4
+"""How often a lease is renewed before it could be taken for abandoned."""
+_LOOKS = 20
+"""How often a waiting run looks in that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A run, and its process as far as others can tell that from another."""
+
+    host: str
+    boot: str
+    """Of the machine since it was last switched on."""
+    process: int
+    started: str
+    """When the process did, in its machine's own count."""
+    run: str
+    """Of the process's runs, this one."""
+
+    @classmethod
+    def new(cls) -> Holder:
+        return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()) or "", uuid4().hex)
+
+    def is_dead(self) -> bool:
+        """Whether it is known to be: of another machine nothing is known."""
+        here = (self.host, self.boot) == (socket.gethostname(), _boot())
+        return here and _started(self.process) != self.started
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The content of `lease.json`."""
+
+    epoch: int
+    beat: int
+    holder: Holder | None
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self)) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> _State:
+        values: dict[str, Any] = json.loads(content)
+        holder = values.pop("holder")
+        return cls(**values, holder=Holder(**holder) if holder else None)
+
+
+class Lease:
+    """A lease that is held, and renewed in a thread of its own."""
+
+    def __init__(self, folder: JobFolder, state: _State, version: Version, seconds: float) -> None:
+        self._folder, self._state, self._version, self._seconds = folder, state, version, seconds
+        self._ends = threading.Event()
+        self._lost_to: _State | None = None
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def epoch(self) -> int:
+        """Counts the holders of this job's lease."""
+        return self._state.epoch
+
+    def check(self) -> None:
+        """Raise if the lease is another's now.
+
+        Raises:
+            JobStoppedError: it is; this process gave no sign of life for too long.
+        """
+        if self._lost_to is not None:
+            raise JobStoppedError(
+                f"this run gave no sign of life for {self._seconds:g} seconds and {self._lost_to.holder} has taken over"
+            )
+
+    def let_go(self) -> None:
+        """Let others have it at once."""
+        self._ends.set()
+        self._thread.join()
+        if self._lost_to is None:
+            self._swap(replace(self._state, holder=None))
+
+    def _renew(self) -> None:
+        while self._lost_to is None and not self._ends.wait(self._seconds / _BEATS):
+            self._swap(replace(self._state, beat=self._state.beat + 1))
+
+    def _swap(self, state: _State) -> None:
+        try:
+            version = self._folder.swap(LEASE, state.to_json(), self._version)
+            if version is None:
+                self._look()
+            else:
+                self._state, self._version = state, version
+        except StorageError:
+            return  # a store that is away for a moment is no reason to stop; the next beat tries again
+
+    def _look(self) -> None:
+        """Somebody has written: another holder, or this one, whose answer was lost."""
+        content, version = self._folder.read_version(LEASE)
+        found = _State.from_json(content) if content else None
+        if found is not None and (found.epoch, found.holder) == (self._state.epoch, self._state.holder):
+            self._state, self._version = found, version
+        else:
+            self._lost_to = found or replace(self._state, holder=None)
+
+
+@contextmanager
+def leased(folder: JobFolder, *, seconds: float) -> Iterator[Lease]:
+    """The lease of a job inside the `with` block; waits for it as long as another run works.
+
+    Args:
+        seconds: a holder that gives no sign of life for so long is taken for gone.
+
+    Raises:
+        StorageError: the lease can be neither read nor written.
+    """
+    state, version = _taken(folder, seconds)
+    lease = Lease(folder, state, version, seconds)
+    try:
+        yield lease
+    finally:
+        lease.let_go()
+
+
+def _taken(folder: JobFolder, seconds: float) -> tuple[_State, Version]:
+    seen: bytes | None = None
+    waiting_for: Holder | None = None
+    me, since = Holder.new(), time.monotonic()
+    while True:
+        content, version = folder.read_version(LEASE)
+        found = _State.from_json(content) if content else None
+        if found is not None and found.holder == me:
+            return found, version  # written, and the answer was lost
+        if content != seen:
+            seen, since = content, time.monotonic()
+        if found is None or found.holder is None or found.holder.is_dead() or time.monotonic() - since > seconds:
+            mine = _State(epoch=found.epoch + 1 if found else 1, beat=0, holder=me)
+            if taken := folder.swap(LEASE, mine.to_json(), version):
+                return mine, taken
+            continue
+        if found.holder != waiting_for:
+            waiting_for = found.holder
+            say(f"{waiting_for} works on {folder.address}; waiting until it ends or gives no sign of life")
+        time.sleep(seconds / _LOOKS)
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _started(process: int) -> str | None:
+    """When a process of this machine started; None if there is none, or it is a corpse."""
+    try:
+        state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return rest[18] if state not in "ZX" else None
