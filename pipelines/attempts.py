@@ -70,8 +70,20 @@ class Attempts:
         """A note stands as long as the `with` block runs, and for ever if the process ends in it."""
         name = f"{self._prefix}/{rows[0]}-{rows[1]}-{_ALONE if alone else _SHARED}-{uuid4().hex}"
         self._folder.create(name, b"")
+        _STANDING[name] = self._folder
         yield
         self._folder.remove([name])  # not after an exception: the shard has failed with these rows
+        _STANDING.pop(name, None)
+
+
+_STANDING: dict[str, JobFolder] = {}
+"""This process's notes."""
+
+
+def withdraw_notes() -> None:
+    """Remove this process's notes: it is about to end, and no row is to blame."""
+    for name, folder in list(_STANDING.items()):
+        folder.remove([name])
 
 
 def poisoned() -> InputError:

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from pipelines.account import Account
-from pipelines.attempts import Attempts, Room, poisoned, refuse_broken_engine
+from pipelines.attempts import Attempts, Room, poisoned, refuse_broken_engine, withdraw_notes
 from pipelines.commit import commit, committed_shard
+from pipelines.drain import Drain, deadline_of_this_node
 from pipelines.engine_thread import EngineThread, EngineWork
 from pipelines.failpoints import failpoint
 from pipelines.folder import JobFolder
@@ -68,6 +70,10 @@ class Inference:
             self.model, skip=self.skip, device=self.device, dtype=self.dtype, max_running=self.max_running
         )
 
+    def node_deadline(self) -> float | None:
+        """When the worker's node will be gone; see `Drain`."""
+        return deadline_of_this_node() if ray.is_initialized() else None
+
 
 class InferenceWorker:
     """One engine. Ray calls it from several threads, each with one shard."""
@@ -78,9 +84,14 @@ class InferenceWorker:
         self._account = Account(engine.family.shape, engine.family.dtype.itemsize)
         self._engine = EngineThread(engine, stall_seconds=inference.stall_seconds)
         self._room = Room()
+        self._drain = Drain(inference.node_deadline, withdraw_notes)
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
         """Answer and commit one shard; its statistics, and what was observed of its rows, as a table of one row."""
+        with self._drain.working():
+            return self._answer_and_commit(prepared)
+
+    def _answer_and_commit(self, prepared: pa.Table) -> pa.Table:
         shard: int = prepared.column(SHARD)[0].as_py()
         folder = JobFolder(self._inference.output)
         statistics = committed_shard(folder, shard)  # by an attempt that died before it could tell, or another run
