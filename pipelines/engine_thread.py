@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
+from pipelines.failpoints import failpoint
 from skipvision.engine import Answer, Engine, EngineCounts, EngineStats, Request
 from skipvision.errors import InputError
 
@@ -104,6 +105,7 @@ class EngineThread:
         self._let_in()
         before = self._engine.stats()
         self._step_began = time.monotonic()
+        failpoint("step", self._prompts)
         deltas = self._engine.step()
         self._step_began = None
         self._note_work(before, self._engine.stats())
@@ -111,6 +113,14 @@ class EngineThread:
             if delta.answer is not None:
                 outcome = delta.answer.error or delta.answer
                 self._waiting.pop(delta.request_id).put(delta.request_id, outcome)
+
+    def _prompts(self) -> str:
+        """Of the requests that are not answered yet."""
+        asked = {id(call): call.requests for call in self._waiting.values()}
+        return " ".join(
+            request.prompt for requests in asked.values() for request in requests
+            if request.request_id in self._waiting
+        )  # fmt: skip
 
     def _watch(self, stall_seconds: float) -> None:
         while True:

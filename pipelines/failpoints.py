@@ -4,10 +4,13 @@
 
 `match` is looked for in what the place is about, such as an image's or a file's name; left out, everything matches.
 `after` is how often a matching place is passed unharmed first, and `times` how often it fails then, without end if left
-out. Both count in this process, or in all that share `count_in`.
+out. Both count in this process, or in all that share `count_in`, where each pass leaves a file that is named by the
+time and the process. `pause` lasts until the file `until` is there. With `@` before it, the variable names a file that
+holds the wishes.
 
     decode             before an image is decoded
     answer             before a window of rows is given to the engine
+    step               before a step of the engine, about the prompts that it works on
     read, list         before files of the job's folder are read, or listed
     create, replace, swap
                        before a file of the job's folder is written
@@ -25,10 +28,10 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from obstore.exceptions import GenericError
 
@@ -36,13 +39,18 @@ VARIABLE = "SKIPVISION_FAILPOINTS"
 _FOR_EVER = 1e6
 
 
-def failpoint(name: str, about: str = "") -> None:
+def failpoint(name: str, about: str | Callable[[], str] = "") -> None:
     """Fail here, if a test wishes it.
+
+    Args:
+        about: what the place is about, or a way to find out.
 
     Raises:
         OSError, MemoryError, GenericError, SystemExit: as the test wishes; other failures end or stop the process.
     """
-    if (wish := _wishes().get(name)) is None or wish.get("match", "") not in about or not _is_due(name, wish):
+    if (wish := _wishes().get(name)) is None:
+        return
+    if wish.get("match", "") not in (about if isinstance(about, str) else about()) or not _is_due(name, wish):
         return
     match wish["what"]:
         case "kill":
@@ -55,6 +63,9 @@ def failpoint(name: str, about: str = "") -> None:
             os._exit(3)
         case "polite exit":
             sys.exit(3)
+        case "pause":
+            while not Path(wish["until"]).exists():
+                time.sleep(0.02)
         case "hang":
             time.sleep(_FOR_EVER)
         case "store error":
@@ -72,7 +83,8 @@ def failpoint(name: str, about: str = "") -> None:
 
 @cache
 def _wishes() -> dict[str, dict[str, Any]]:
-    wishes: dict[str, dict[str, Any]] = json.loads(os.environ.get(VARIABLE, "{}"))
+    said = os.environ.get(VARIABLE, "{}")
+    wishes: dict[str, dict[str, Any]] = json.loads(Path(said[1:]).read_text() if said.startswith("@") else said)
     return wishes
 
 
@@ -92,5 +104,5 @@ def _times_passed(name: str, count_in: str | None) -> int:
     counted = Path(count_in)
     counted.mkdir(parents=True, exist_ok=True)
     before = len(list(counted.iterdir()))
-    (counted / uuid4().hex).touch()
+    (counted / f"{time.time_ns()}-{os.getpid()}").touch()
     return before

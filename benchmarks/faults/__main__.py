@@ -1,8 +1,7 @@
 """Break jobs at every place in every way, and count what is lost.
 
-`make faults`, or `python -m benchmarks.faults --help`.
-
-May be stopped and started again: cells that are done stand in the JSON file and are not played again.
+`make faults`, or `python -m benchmarks.faults --help`. May be stopped and started again: cells that are done stand in
+the JSON file and are not played again.
 """
 
 from __future__ import annotations
@@ -10,15 +9,21 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from benchmarks.faults import poison
+from benchmarks.faults.cluster import ClusterMatrix, kinds_at
 from benchmarks.faults.matrix import POINTS, Point
-from benchmarks.faults.protocol import ROWS_PER_SHARD, ProtocolMatrix
+from benchmarks.faults.poison import PoisonMatrix
+from benchmarks.faults.protocol import ROWS_PER_SHARD, Played, ProtocolMatrix
 from benchmarks.faults.stores import BUCKET, environment, s3_server
 from benchmarks.faults.verdict import Verdict
 from benchmarks.machine import ROOT, circumstances, write_result
@@ -32,24 +37,48 @@ EXPECTED_ENDS = {
     "MemoryError", "ConfigError", "ConfigError when woken",
 }  # fmt: skip
 """How an attempt may end; anything else is a fault of ours. `SystemExit` and `MemoryError` are what was wished."""
+COUNTED = ("runs", "struck", "lost", "doubled", "different", "unfinished", "unexpected")
+
+
+class Cell(NamedTuple):
+    """A place and a kind of failure."""
+
+    name: str
+    runs: int
+    play: Callable[[int], Played]
+    """One job, by its number."""
+
+
+class Suite(NamedTuple):
+    """Cells that are played with the same means."""
+
+    name: str
+    cells: list[Cell]
 
 
 def play(
-    repeats: Annotated[int, typer.Option(min=2, help="Of each cell, half on a disk and half in an object store.")] = 10,
+    suites: Annotated[list[str] | None, typer.Argument(help="protocol, cluster, poison; all of them if none.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Of each cell of the protocol, on a disk and in a store.")] = 10,
     output: Annotated[Path, typer.Option(help="The JSON file, and what is done already.")] = RESULT,
 ) -> None:
     """Play the cells that are not done yet, each written down as soon as it is."""
-    done: dict[str, Any] = json.loads(output.read_text())["protocol"] if output.exists() else {}
-    with TemporaryDirectory() as scratch, s3_server() as settings, environment(settings):
-        matrix = ProtocolMatrix(small_job(Path(scratch)), Path(scratch))
-        for point in POINTS:
-            for kind in point.kinds:
-                cell = f"{point.name} / {kind}"
-                if done.get(cell, {}).get("runs", 0) < repeats:
-                    done[cell] = _played(matrix, point, kind, repeats, Path(scratch))
-                    write_result(output, "faults", {"protocol": done})
-                    _say(cell, done[cell])
-    _say("in all", _total(done))
+    done: dict[str, dict[str, Any]] = json.loads(output.read_text())["suites"] if output.exists() else {}
+    with TemporaryDirectory() as scratch, _all_suites(Path(scratch), repeats) as all_suites:
+        for suite in all_suites:
+            if suites and suite.name not in suites:
+                continue
+            counts = done.setdefault(suite.name, {})
+            for cell in suite.cells:
+                if counts.get(cell.name, {}).get("runs", 0) < cell.runs:
+                    counts[cell.name] = _played(cell)
+                    write_result(output, "faults", {"suites": done})
+                    _say(cell.name, counts[cell.name])
+            _say(f"{suite.name}, {len(counts)} cells in all", total(counts))
+
+
+def total(counts: dict[str, Any]) -> dict[str, int]:
+    """The sums of a suite's cells."""
+    return {name: sum(cell[name] for cell in counts.values()) for name in COUNTED}
 
 
 def small_job(folder: Path) -> JobConfig:
@@ -64,16 +93,47 @@ def small_job(folder: Path) -> JobConfig:
     )
 
 
-def _played(matrix: ProtocolMatrix, point: Point, kind: str, repeats: int, scratch: Path) -> dict[str, Any]:
+@contextmanager
+def _all_suites(scratch: Path, repeats: int) -> Iterator[list[Suite]]:
+    job = small_job(scratch)
+    protocol = ProtocolMatrix(job, scratch)
+    cluster = ClusterMatrix(replace(job, rows_per_shard=2, lease_seconds=3.0), scratch)
+    poisoned = PoisonMatrix(cluster, scratch)
+    with s3_server() as settings, environment(settings), cluster.running():
+        yield [
+            Suite("protocol", [
+                Cell(f"{point.name} / {kind}", repeats, partial(_play_protocol, protocol, scratch, point, kind))
+                for point in POINTS for kind in point.kinds
+            ]),
+            Suite("cluster", [
+                Cell(f"{point.name} / {kind}", 1, partial(_play_on_cluster, cluster, scratch, point, kind))
+                for point in POINTS for kind in kinds_at(point)
+            ]),
+            Suite("poison", [Cell(kind.name, 5, partial(poisoned.play, kind)) for kind in poison.KINDS]),
+        ]  # fmt: skip
+
+
+def _play_protocol(matrix: ProtocolMatrix, scratch: Path, point: Point, kind: str, repeat: int) -> Played:
+    place = BUCKET if repeat % 2 and not point.on_disk_only else str(scratch)
+    return matrix.play(point, kind, f"{place}/{_slug(point, kind)}-{repeat}", repeat=repeat)
+
+
+def _play_on_cluster(matrix: ClusterMatrix, scratch: Path, point: Point, kind: str, repeat: int) -> Played:
+    return matrix.play(point, kind, f"{scratch}/cluster-{_slug(point, kind)}-{repeat}", repeat=repeat)
+
+
+def _slug(point: Point, kind: str) -> str:
+    return f"{POINTS.index(point)}-{kind.replace(' ', '-')}"
+
+
+def _played(cell: Cell) -> dict[str, Any]:
     started = time.monotonic()
     verdict, ends, struck = Verdict(), Counter[str](), 0
-    for repeat in range(repeats):
-        place = BUCKET if repeat % 2 and not point.on_disk_only else str(scratch)
-        output = f"{place}/{POINTS.index(point)}-{kind.replace(' ', '-')}-{repeat}"
-        played = matrix.play(point, kind, output, repeat=repeat)
+    for repeat in range(cell.runs):
+        played = cell.play(repeat)
         verdict, ends, struck = verdict + played.verdict, ends + played.ends, struck + played.has_struck
     return {
-        "runs": repeats,
+        "runs": cell.runs,
         "struck": struck,
         **asdict(verdict),
         "unexpected": sum(count for end, count in ends.items() if end not in EXPECTED_ENDS),
@@ -83,14 +143,8 @@ def _played(matrix: ProtocolMatrix, point: Point, kind: str, repeats: int, scrat
     }
 
 
-def _total(done: dict[str, Any]) -> dict[str, Any]:
-    counted = ("runs", "struck", "lost", "doubled", "different", "unfinished", "unexpected")
-    return {name: sum(cell[name] for cell in done.values()) for name in counted}
-
-
 def _say(what: str, counts: dict[str, Any]) -> None:
-    told = ", ".join(f"{name} {counts[name]}" for name in _total({}))
-    print(f"{what}: {told}", flush=True)
+    print(f"{what}: {', '.join(f'{name} {counts[name]}' for name in COUNTED)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ class Point(NamedTuple):
     in_storage: bool = True
     """Whether storage could fail there."""
 
+    in_driver: bool = False
+    """Whether a job on a cluster passes it in the process that drives it, and not in its workers."""
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """What can happen there."""
@@ -30,13 +33,13 @@ KINDS = ("kill", "freeze", "polite exit", *STORAGE_KINDS, "memory error")
 """`freeze`: the process is stopped, another one does the work, and then it wakes and goes on."""
 
 POINTS = (
-    Point("the input is being frozen", "create", "input/", often=True),
-    Point("the input is frozen, its list of files is not", "create", "sources.parquet"),
-    Point("before the plan", "create", "plan.json"),
-    Point("the plan is there, nobody was told", "created", "plan.json"),
-    Point("taking the lease", "swap", "lease.json"),
-    Point("sweeping", "list", "input"),
-    Point("listing what is committed", "list", "data"),
+    Point("the input is being frozen", "create", "input/", often=True, in_driver=True),
+    Point("the input is frozen, its list of files is not", "create", "sources.parquet", in_driver=True),
+    Point("before the plan", "create", "plan.json", in_driver=True),
+    Point("the plan is there, nobody was told", "created", "plan.json", in_driver=True),
+    Point("taking the lease", "swap", "lease.json", in_driver=True),
+    Point("sweeping", "list", "input", in_driver=True),
+    Point("listing what is committed", "list", "data", in_driver=True),
     Point("reading a shard", "read", "/shard-", often=True),
     Point("noting what is tried", "create", "attempts/", often=True),
     Point("answering", "answer", often=True, in_storage=False),
@@ -44,11 +47,11 @@ POINTS = (
     Point("before a commit", "create", "data/", often=True),
     Point("before a commit gets its name", "staged", "data/", often=True, on_disk_only=True),
     Point("committed, nobody was told", "created", "data/", often=True),
-    Point("before the report", "replace", "report.json"),
-    Point("before the manifest", "create", "_MANIFEST.json"),
-    Point("the manifest is there, nobody was told", "created", "_MANIFEST.json"),
-    Point("before _SUCCESS", "create", "_SUCCESS"),
-    Point("_SUCCESS is there, nobody was told", "created", "_SUCCESS"),
+    Point("before the report", "replace", "report.json", in_driver=True),
+    Point("before the manifest", "create", "_MANIFEST.json", in_driver=True),
+    Point("the manifest is there, nobody was told", "created", "_MANIFEST.json", in_driver=True),
+    Point("before _SUCCESS", "create", "_SUCCESS", in_driver=True),
+    Point("_SUCCESS is there, nobody was told", "created", "_SUCCESS", in_driver=True),
 )
 
 
@@ -64,4 +67,10 @@ def wish(point: Point, kind: str, count_in: Path, *, after: int = 0) -> dict[str
 
 def has_struck(count_in: Path, *, after: int = 0) -> bool:
     """Whether the failure has happened."""
-    return count_in.exists() and len(list(count_in.iterdir())) > after
+    return struck_process(count_in, after=after) is not None
+
+
+def struck_process(count_in: Path, *, after: int = 0) -> int | None:
+    """The process in which the failure happened, or a `pause` lasts; None if it has not happened yet."""
+    passes = sorted(count_in.iterdir()) if count_in.exists() else []
+    return int(passes[after].name.partition("-")[2]) if len(passes) > after else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,25 +50,26 @@ def rows_of(folder: JobFolder) -> list[Row]:
     ]
 
 
-def judge(folder: JobFolder, undisturbed: Sequence[Row], *, poison: frozenset[str] = frozenset()) -> Verdict:
+def judge(folder: JobFolder, undisturbed: Sequence[Row], *, codes: Mapping[str, str] | None = None) -> Verdict:
     """What is wrong with a finished job.
 
     Args:
-        poison: keys of rows that must have ended as `poison`, whatever they were undisturbed.
+        codes: row key -> error code, of rows that must have ended as that error, whatever they were undisturbed.
     """
+    codes = codes or {}
     found, wanted = rows_of(folder), {row["row_key"]: row for row in undisturbed}
     times = Counter(row["row_key"] for row in found)
     return Verdict(
         lost=len(wanted.keys() - times.keys()),
         doubled=sum(count - 1 for count in times.values()) + len(times.keys() - wanted.keys()),
-        different=sum(not _same(row, wanted[row["row_key"]], poison) for row in found if row["row_key"] in wanted),
+        different=sum(not _same(row, wanted[row["row_key"]], codes) for row in found if row["row_key"] in wanted),
         unfinished=int(not _is_finished(folder)),
     )
 
 
-def _same(row: Row, wanted: Row, poison: frozenset[str]) -> bool:
-    if row["row_key"] in poison:
-        return bool(row["error_code"] == "poison")
+def _same(row: Row, wanted: Row, codes: Mapping[str, str]) -> bool:
+    if row["row_key"] in codes:
+        return bool(row["error_code"] == codes[row["row_key"]])
     return row == wanted
 
 

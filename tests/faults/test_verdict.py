@@ -54,5 +54,5 @@ def test_a_manifest_that_does_not_name_what_is_there_is_unfinished(tmp_path, und
 
 def test_a_row_that_had_to_be_given_up_and_was_not_is_different(tmp_path, undisturbed):
     poisoned = [*ROWS[:3], ROWS[3] | {"error_code": "poison"}]
-    assert judge(job_of(tmp_path / "job", poisoned), undisturbed, poison=frozenset("d")) == Verdict()
-    assert judge(job_of(tmp_path / "another", ROWS), undisturbed, poison=frozenset("d")) == Verdict(different=1)
+    assert judge(job_of(tmp_path / "job", poisoned), undisturbed, codes={"d": "poison"}) == Verdict()
+    assert judge(job_of(tmp_path / "another", ROWS), undisturbed, codes={"d": "poison"}) == Verdict(different=1)
