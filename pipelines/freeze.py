@@ -36,7 +36,8 @@ def freeze(table: InputTable, config: JobConfig, model: ChosenModel, folder: Job
     rows, keys = 0, []
     for shard, thin in enumerate(_cut(_keyed(table, config), config.rows_per_shard)):
         folder.create(frozen_name(input_id, shard), parquet_bytes(thin))
-        keys.append(thin.column(ROW_KEY).combine_chunks())
+        if config.key_column is not None:  # keys that were made are unique, and all of them take room
+            keys.append(thin.column(ROW_KEY).combine_chunks())
         rows += len(thin)
     if rows == 0:
         raise ConfigError(f"input {config.input} is empty: its files hold no rows")

@@ -29,6 +29,9 @@ from skipvision.errors import JobStoppedError, SkipVisionError
 SHARDS_IN_FLIGHT = 3
 """Per engine: one that ends, one that fills its places, one on the way."""
 
+SHARDS_AT_ONCE = 8192
+"""Given to Ray Data: it takes time and memory for each before the first begins. After so many, engines start anew."""
+
 PREPARE_RETRIES = 3
 """For a task whose process died. Ray Data's own default is for ever."""
 
@@ -47,15 +50,16 @@ def stream(
     Raises:
         JobStoppedError: a shard failed as often as may be, or the cluster did. What is committed stays.
     """
-    committed = _plan_stream(shards, preparation, inference, on)
     with _ray_data_quiet():
-        try:
-            for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                assert isinstance(block, pa.Table)
-                for row in block.to_pylist():
-                    yield ShardStatistics.from_json(row.pop(STATISTICS)), row
-        except RayError as error:
-            raise JobStoppedError(_cause(error)) from error
+        for first in range(0, len(shards), SHARDS_AT_ONCE):
+            committed = _plan_stream(shards[first : first + SHARDS_AT_ONCE], preparation, inference, on)
+            try:
+                for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                    assert isinstance(block, pa.Table)
+                    for row in block.to_pylist():
+                        yield ShardStatistics.from_json(row.pop(STATISTICS)), row
+            except RayError as error:
+                raise JobStoppedError(_cause(error)) from error
 
 
 def _plan_stream(

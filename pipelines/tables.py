@@ -69,7 +69,7 @@ class InputTable:
             case "jsonl":
                 yield from read_jsonl(path, self.schema)
             case "csv":
-                yield read_csv(path, dict(zip(self.schema.names, self.schema.types, strict=True)))
+                yield from read_csv(path, dict(zip(self.schema.names, self.schema.types, strict=True)))
 
     def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
         """Say for each row of a piece, which begins with row `first` of file `number`, where its image is."""

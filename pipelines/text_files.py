@@ -15,17 +15,24 @@ CHUNK_ROWS = 8192
 
 
 def csv_schema(path: str, text_columns: Iterable[str]) -> pa.Schema:
-    """The columns of a CSV file; `text_columns` are text even where they look like numbers."""
-    return read_csv(path, dict.fromkeys(text_columns, pa.string())).schema
+    """The columns of a CSV file, each of the type that holds all of its values; `text_columns` are text even where they
+    look like numbers."""
+    types = dict.fromkeys(text_columns, pa.string())
+    return pyarrow.csv.read_csv(path, parse_options=_CSV, convert_options=_converted(types)).schema
 
 
-def read_csv(path: str, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """A whole CSV file; columns that `types` does not name get the type that holds all of their values."""
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict(types)),
-    )
+def read_csv(path: str, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    """The rows of a CSV file, some thousands at a time."""
+    with pyarrow.csv.open_csv(path, parse_options=_CSV, convert_options=_converted(types)) as batches:
+        for batch in batches:
+            yield pa.Table.from_batches([batch])
+
+
+_CSV = pyarrow.csv.ParseOptions(newlines_in_values=True)
+
+
+def _converted(types: Mapping[str, pa.DataType]) -> pyarrow.csv.ConvertOptions:
+    return pyarrow.csv.ConvertOptions(column_types=dict(types))
 
 
 def jsonl_schema(path: str) -> pa.Schema:
