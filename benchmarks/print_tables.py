@@ -35,6 +35,11 @@ PAGES: dict[str, dict[str, Source]] = {
         "memory": Source("memory", tables.memory),
     },
     "docs/evaluation.md": {"quality": Source("quality", tables.quality)},
+    "docs/reliability.md": {
+        "faults": Source("faults", tables.faults),
+        "checkpointing": Source("faults", tables.checkpointing),
+        "resume": Source("resume", tables.resume),
+    },
     "docs/training.md": {"training": Source("training", tables.training)},
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }

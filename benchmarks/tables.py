@@ -168,6 +168,66 @@ def quality(result: Result) -> str:
     )
 
 
+def faults(result: Result) -> str:
+    """Jobs that were broken, by suite, and what was wrong with them in the end."""
+    suites = {"protocol": "processes without Ray, disk and S3 API", "cluster": "Ray cluster of four nodes",
+              "poison": "rows that end their processes, same cluster"}  # fmt: skip
+    counted = ("runs", "lost", "doubled", "different", "unfinished", "unexpected")
+    rows = []
+    for suite, name in suites.items():
+        cells = result.get(suite, {})
+        places = {cell.partition(" / ")[0] for cell in cells}
+        kinds = {cell.partition(" / ")[2] for cell in cells} if suite != "poison" else cells
+        sums = (sum(cell[count] for cell in cells.values()) for count in counted)
+        rows.append((name, str(len(places)) if suite != "poison" else "", str(len(kinds)), *(f"{n:,}" for n in sums)))
+    struck = sum(cell["struck"] for suite in suites for cell in result.get(suite, {}).values())
+    runs = sum(cell["runs"] for suite in suites for cell in result.get(suite, {}).values())
+    return _table(
+        ("jobs", "places", "kinds of failure", "broken", "rows lost", "rows doubled", "answers different",
+         "unfinished", "ends that nobody expected"),
+        rows,
+        f"{_where(result)} The failure that was meant happened in {struck:,} of {runs:,} jobs.",
+    )  # fmt: skip
+
+
+def checkpointing(result: Result) -> str:
+    """What Ray Data's own checkpointing makes of the same troubles."""
+    cases = result.get("ray_checkpointing", {})
+    rows = [
+        (name, f"{case['lost']:,}", f"{case['doubled']:,}", _never_ended(case))
+        for name, case in cases.items()
+    ]  # fmt: skip
+    version, count = next(((case["ray"], case["rows"]) for case in cases.values()), ("", 0))
+    return _table(
+        ("trouble", "rows lost", "rows doubled", ""),
+        rows,
+        f"{_where(result)} Ray {version}, {count:,} rows in ten blocks, read from Parquet and written to Parquet with "
+        "`CheckpointConfig` at its defaults, on a disk.",
+    )
+
+
+def resume(result: Result) -> str:
+    """A very large job that goes on."""
+    rows = [
+        (name, f"{result[key]['seconds']:,.0f} s", f"{result[key]['driver_bytes'] / 2**20:,.0f} MiB")
+        for name, key in (("planned, from a CSV file", "planning"), ("gone on with, half of it done", "going_on"))
+    ]
+    return _table(
+        ("", "time", "most memory of the driver"),
+        rows,
+        f"{_where(result)} {result['rows']:,} rows in {result['shards']:,} shards, of which "
+        f"{result['committed_shards']:,} were committed. Planned: until the plan stands. Gone on with: from the start "
+        "of the process until an engine is asked about a shard that was missing.",
+    )
+
+
+def _never_ended(case: Result) -> str:
+    if "deaths" not in case:
+        return ""
+    ended = "ended" if case["ended"] else "had not ended"
+    return f"{ended} after {case['seconds']:g} s and {case['deaths']} deaths"
+
+
 def kernels(result: Result) -> str:
     """What was replaced in decoding on a CPU, before and now."""
     linear = [

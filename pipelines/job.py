@@ -23,6 +23,7 @@ from pipelines.report import write_report
 from pipelines.sandbox import Limits
 from pipelines.sources import find_source, is_gone
 from pipelines.statistics import JobReport
+from pipelines.stopping import stopped_by_sigterm
 from pipelines.stream import stream
 from pipelines.tables import open_table
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
@@ -108,7 +109,7 @@ def _work_through_missing_shards(
     missing = meter.missing()
     if not missing:
         return
-    with cluster(config) as ray, shown(plan.rows, meter.rows) as show:
+    with cluster(config) as ray, stopped_by_sigterm(), shown(plan.rows, meter.rows) as show:
         preparation, inference = _preparation(folder, plan, config, model), _inference(folder, plan, config, model)
         for statistics, observations in stream(missing, preparation, inference, ray):
             meter.record(statistics, observations)

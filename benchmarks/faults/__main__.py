@@ -19,7 +19,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks.faults import poison
+from benchmarks.faults import poison, ray_checkpointing
+from benchmarks.faults.chaos import Chaos
 from benchmarks.faults.cluster import ClusterMatrix, kinds_at
 from benchmarks.faults.matrix import POINTS, Point
 from benchmarks.faults.poison import PoisonMatrix
@@ -40,6 +41,10 @@ EXPECTED_ENDS = {
 COUNTED = ("runs", "struck", "lost", "doubled", "different", "unfinished", "unexpected")
 
 
+CHAOS, RAY = "chaos", "ray_checkpointing"
+SUITES = ("protocol", "cluster", "poison", CHAOS, RAY)
+
+
 class Cell(NamedTuple):
     """A place and a kind of failure."""
 
@@ -47,6 +52,11 @@ class Cell(NamedTuple):
     runs: int
     play: Callable[[int], Played]
     """One job, by its number."""
+
+
+class _All(NamedTuple):
+    chaos: Chaos
+    suites: list[Suite]
 
 
 class Suite(NamedTuple):
@@ -57,23 +67,59 @@ class Suite(NamedTuple):
 
 
 def play(
-    suites: Annotated[list[str] | None, typer.Argument(help="protocol, cluster, poison; all of them if none.")] = None,
+    suites: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SUITES)}; all if none.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="Of each cell of the protocol, on a disk and in a store.")] = 10,
+    chaos_seconds: Annotated[float, typer.Option(min=0, help="Of random failures on the cluster.")] = 3600.0,
     output: Annotated[Path, typer.Option(help="The JSON file, and what is done already.")] = RESULT,
 ) -> None:
     """Play the cells that are not done yet, each written down as soon as it is."""
-    done: dict[str, dict[str, Any]] = json.loads(output.read_text())["suites"] if output.exists() else {}
+    done = {name: counts for name, counts in _written(output).items() if name in SUITES}
     with TemporaryDirectory() as scratch, _all_suites(Path(scratch), repeats) as all_suites:
-        for suite in all_suites:
+        for suite in all_suites.suites:
             if suites and suite.name not in suites:
                 continue
-            counts = done.setdefault(suite.name, {})
+            counts: dict[str, Any] = done.setdefault(suite.name, {})
             for cell in suite.cells:
                 if counts.get(cell.name, {}).get("runs", 0) < cell.runs:
                     counts[cell.name] = _played(cell)
-                    write_result(output, "faults", {"suites": done})
+                    write_result(output, "faults", done)
                     _say(cell.name, counts[cell.name])
             _say(f"{suite.name}, {len(counts)} cells in all", total(counts))
+        if not suites or CHAOS in suites:
+            _play_chaos(all_suites.chaos, done, chaos_seconds, output)
+        if not suites or RAY in suites:
+            _play_ray(Path(scratch), done, output)
+
+
+def _play_chaos(chaos: Chaos, done: dict[str, Any], seconds: float, output: Path) -> None:
+    """Jobs under random failures, until so much time has been spent on them."""
+    sums: dict[str, Any] = done.setdefault(CHAOS, {"jobs": 0, "seconds": 0.0, "strikes": {}, "attempts": {}})
+    while sums["seconds"] < seconds:
+        started = time.monotonic()
+        played, struck = chaos.play(sums["jobs"])
+        sums["jobs"] += 1
+        sums["seconds"] += round(time.monotonic() - started, 1)
+        sums["strikes"] = dict(Counter(sums["strikes"]) + struck)
+        sums["attempts"] = dict(Counter(sums["attempts"]) + played.ends)
+        for name, count in asdict(played.verdict).items():
+            sums[name] = sums.get(name, 0) + count
+        write_result(output, "faults", done)
+        print(f"under random failures: {sums}", flush=True)
+
+
+def _written(output: Path) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    return written
+
+
+def _play_ray(scratch: Path, done: dict[str, Any], output: Path) -> None:
+    """What Ray Data's own checkpointing makes of the same troubles."""
+    counts: dict[str, Any] = done.setdefault(RAY, {})
+    for number, case in enumerate(ray_checkpointing.CASES):
+        if case.name not in counts:
+            counts[case.name] = ray_checkpointing.play(case, scratch / f"ray-{number}")
+            write_result(output, "faults", done)
+            print(f"{case.name}, with Ray Data's own checkpointing: {counts[case.name]}", flush=True)
 
 
 def total(counts: dict[str, Any]) -> dict[str, int]:
@@ -94,13 +140,13 @@ def small_job(folder: Path) -> JobConfig:
 
 
 @contextmanager
-def _all_suites(scratch: Path, repeats: int) -> Iterator[list[Suite]]:
+def _all_suites(scratch: Path, repeats: int) -> Iterator[_All]:
     job = small_job(scratch)
     protocol = ProtocolMatrix(job, scratch)
     cluster = ClusterMatrix(replace(job, rows_per_shard=2, lease_seconds=3.0), scratch)
     poisoned = PoisonMatrix(cluster, scratch)
-    with s3_server() as settings, environment(settings), cluster.running():
-        yield [
+    with s3_server() as settings, environment(settings), cluster.nodes.running():
+        yield _All(Chaos(cluster, scratch), [
             Suite("protocol", [
                 Cell(f"{point.name} / {kind}", repeats, partial(_play_protocol, protocol, scratch, point, kind))
                 for point in POINTS for kind in point.kinds
@@ -110,7 +156,7 @@ def _all_suites(scratch: Path, repeats: int) -> Iterator[list[Suite]]:
                 for point in POINTS for kind in kinds_at(point)
             ]),
             Suite("poison", [Cell(kind.name, 5, partial(poisoned.play, kind)) for kind in poison.KINDS]),
-        ]  # fmt: skip
+        ])  # fmt: skip
 
 
 def _play_protocol(matrix: ProtocolMatrix, scratch: Path, point: Point, kind: str, repeat: int) -> Played:

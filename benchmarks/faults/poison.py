@@ -55,7 +55,7 @@ class PoisonMatrix:
         rng = random.Random(f"{kind.name} {repeat}")
         poison = set(rng.sample(range(ROWS), 1 + repeat % MOST_POISON))
         config = self._job(f"{KINDS.index(kind)}-{repeat}", poison)
-        undisturbed = self._cluster.rows_of_undisturbed(config, f"poison-{KINDS.index(kind)}-{repeat}-undisturbed")
+        undisturbed = self._cluster.undisturbed_rows(config, f"poison-{KINDS.index(kind)}-{repeat}-undisturbed")
         ends = self._cluster.play_wishes(config, {kind.place: {"what": kind.what, "match": _POISON}})
         keys = {row["row_key"]: kind.code for row in undisturbed if _POISON in row["prompt"]}
         assert len(keys) == len(poison), keys

@@ -59,6 +59,11 @@ class Attempt:
         assert self._process.pid is not None, "it was started"
         return self._process.pid
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has taken longer than anybody waits."""
+        return time.monotonic() > self._until
+
     def wait_ended_or_frozen(self) -> bool:
         """Whether it has ended; else it is frozen. One that does neither in time is ended by force."""
         while time.monotonic() < self._until:

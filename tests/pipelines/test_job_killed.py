@@ -94,6 +94,17 @@ def test_a_killed_job_goes_on_where_it_stopped(start, tmp_path):
     assert committed(output) == done
 
 
+def test_a_job_that_is_told_to_end_says_so_and_can_go_on(start, tmp_path, capfd):
+    process = start()
+    wait_for(process, tmp_path / "out", 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 1
+    said = capfd.readouterr().err
+    assert "JobStoppedError: the job stopped: it was told to end; what it committed to" in said
+    assert start().wait() == 0
+    check_result(tmp_path / "out", start.names)
+
+
 def test_two_jobs_on_one_folder_do_no_harm(start, tmp_path):
     first, second = start(), start()
     assert (first.wait(), second.wait()) == (0, 0)
