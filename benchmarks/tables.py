@@ -201,8 +201,8 @@ def checkpointing(result: Result) -> str:
     return _table(
         ("trouble", "rows lost", "rows doubled", ""),
         rows,
-        f"{_where(result)} Ray {version}, {count:,} rows in ten blocks, read from Parquet and written to Parquet with "
-        "`CheckpointConfig` at its defaults, on a disk.",
+        f"{_where(result)} Ray {version}, {count:,} rows in ten blocks, written to Parquet with `CheckpointConfig` at "
+        "its defaults unless it says otherwise, on a disk.",
     )
 
 
