@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Annotated, Any
 
 import psutil
@@ -101,12 +101,16 @@ def _until(config: JobConfig, happened: Callable[[], bool]) -> dict[str, float]:
     """Run the job until that has happened: the seconds, and the most memory that its process took."""
     started, most = time.monotonic(), 0
     command = [sys.executable, "-c", _JOB, json.dumps(asdict(config))]
-    with subprocess.Popen(command, start_new_session=True, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with (
+        TemporaryFile("w+") as said,
+        subprocess.Popen(command, start_new_session=True, cwd=ROOT, stdout=said, stderr=said) as process,
+    ):
         driver = psutil.Process(process.pid)
         while not happened():
             most = max(most, driver.memory_info().rss)
             if process.poll() is not None:
-                raise SystemExit(f"the job ended with {process.returncode}")
+                said.seek(0)
+                raise SystemExit(f"the job ended with {process.returncode}: {said.read()[-2000:]}")
             time.sleep(0.1)
         seconds = time.monotonic() - started
         os.killpg(process.pid, signal.SIGKILL)

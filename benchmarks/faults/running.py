@@ -88,6 +88,10 @@ class Attempt:
         code = self._process.exitcode
         return "killed" if code == -signal.SIGKILL else f"exit {code}"
 
+    def said(self) -> str:
+        """What it printed."""
+        return self._told.with_suffix(".log").read_text()
+
     def wake(self) -> None:
         """Let it go on, if it is frozen, with as much time again."""
         self._until = time.monotonic() + self._patience
