@@ -29,7 +29,7 @@ from skipvision.errors import JobStoppedError, SkipVisionError
 SHARDS_IN_FLIGHT = 3
 """Per engine: one that ends, one that fills its places, one on the way."""
 
-SHARDS_AT_ONCE = 8192
+SHARDS_AT_ONCE = 4096
 """Given to Ray Data: it takes time and memory for each before the first begins. After so many, engines start anew."""
 
 PREPARE_RETRIES = 3

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except SkipVisionError as error:
         say(f"skipvision: {error}")
-        return 1
+        return 3
     return 0
 
 

@@ -17,7 +17,7 @@ from skipvision import __version__
 from skipvision.cli import main
 from skipvision.commands.run import run, settings_of
 from skipvision.config import JobConfig
-from skipvision.errors import ConfigError
+from skipvision.errors import ConfigError, JobStoppedError
 from tests.tiny_llava import build_tiny_llava
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +138,15 @@ def test_what_cannot_be_done_ends_with_2_and_says_why_on_stderr(capsys, tmp_path
     said = capsys.readouterr()
     assert says in said.err
     assert said.out == ""
+
+
+def test_what_can_be_tried_again_ends_with_3_and_says_so(capsys, monkeypatch):
+    def stop() -> None:
+        raise JobStoppedError("the job stopped: the disk is full")
+
+    monkeypatch.setattr("skipvision.cli.app", lambda args: stop())
+    assert main(["metrics"]) == 3
+    assert capsys.readouterr().err == "skipvision: the job stopped: the disk is full\n"
 
 
 @pytest.mark.parametrize(("raised", "code"), [("RuntimeError('odd')", 1), ("KeyboardInterrupt", 130)])

@@ -31,9 +31,10 @@ def test_a_job_in_a_store_in_trouble_ends_as_in_one_without(tmp_path: Path, tiny
 
     with s3_server(in_front) as settings, environment(settings):
         troubles[0].share = 0.25
-        attempt = attempts.start(replace(job, output=f"{BUCKET}/out"), {})
+        output = f"{BUCKET}/{tmp_path.name}"
+        attempt = attempts.start(replace(job, output=output), {})
         assert attempt.wait_ended_or_frozen()
         troubles[0].share = 0.0
         assert attempt.how_it_ended() == "done", attempt.said()
-        assert judge(JobFolder(f"{BUCKET}/out"), rows_of(JobFolder(str(tmp_path / "out")))).is_clean
+        assert judge(JobFolder(output), rows_of(JobFolder(str(tmp_path / "out")))).is_clean
     assert min(troubles[0].seen[kind] for kind in ("refused", "done, and the answer lost", "late")) > 0

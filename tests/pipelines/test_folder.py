@@ -138,3 +138,10 @@ def test_a_store_without_conditional_create_is_refused(monkeypatch):
     monkeypatch.setattr(JobFolder, "__init__", lambda self, address: self.__dict__.update(folder.__dict__))
     with pytest.raises(ConfigError, match="without conditional create"):
         JobFolder.open("memory:///")
+
+
+def test_a_store_that_loses_the_answer_to_the_probe_is_not_refused(tmp_path, monkeypatch):
+    put_new = JobFolder._put_new
+    # The client tries again by itself, and finds its own file there.
+    monkeypatch.setattr(JobFolder, "_put_new", lambda *what: put_new(*what) and put_new(*what))
+    assert JobFolder.open(str(tmp_path / "job")).names(DATA) == []
