@@ -38,6 +38,8 @@ EXPECTED_ENDS = {
     "MemoryError", "ConfigError", "ConfigError when woken",
 }  # fmt: skip
 """How an attempt may end; anything else is a fault of ours. `SystemExit` and `MemoryError` are what was wished."""
+RAY_GAVE_UP = "exit 1"
+"""How Ray ends the process of a driver whose cluster is gone."""
 COUNTED = ("runs", "struck", "lost", "doubled", "different", "unfinished", "unexpected")
 
 
@@ -52,6 +54,8 @@ class Cell(NamedTuple):
     runs: int
     play: Callable[[int], Played]
     """One job, by its number."""
+    ends: frozenset[str] = frozenset(EXPECTED_ENDS)
+    """How attempts may end."""
 
 
 class _All(NamedTuple):
@@ -139,6 +143,11 @@ def small_job(folder: Path) -> JobConfig:
     )
 
 
+def expected_ends(kind: str) -> frozenset[str]:
+    """How attempts may end on a cluster to which this happens."""
+    return frozenset(EXPECTED_ENDS | ({RAY_GAVE_UP} if kind == "cluster killed" else set()))
+
+
 @contextmanager
 def _all_suites(scratch: Path, repeats: int) -> Iterator[_All]:
     job = small_job(scratch)
@@ -152,8 +161,9 @@ def _all_suites(scratch: Path, repeats: int) -> Iterator[_All]:
                 for point in POINTS for kind in point.kinds
             ]),
             Suite("cluster", [
-                Cell(f"{point.name} / {kind}", 1, partial(_play_on_cluster, cluster, scratch, point, kind))
-                for point in POINTS for kind in kinds_at(point)
+                Cell(f"{point.name} / {kind}", 1, partial(_play_on_cluster, cluster, scratch, point, kind),
+                     expected_ends(kind))
+                for point in sorted(POINTS, key=lambda point: point.in_driver) for kind in kinds_at(point)
             ]),
             Suite("poison", [Cell(kind.name, 5, partial(poisoned.play, kind)) for kind in poison.KINDS]),
         ])  # fmt: skip
@@ -182,7 +192,7 @@ def _played(cell: Cell) -> dict[str, Any]:
         "runs": cell.runs,
         "struck": struck,
         **asdict(verdict),
-        "unexpected": sum(count for end, count in ends.items() if end not in EXPECTED_ENDS),
+        "unexpected": sum(count for end, count in ends.items() if end not in cell.ends),
         "attempts": dict(sorted(ends.items())),
         "seconds": round(time.monotonic() - started, 1),
         "commit": circumstances()["commit"],
