@@ -32,6 +32,8 @@ OUTSIDE = ("driver killed", "driver frozen", "cluster killed")
 
 _PATIENCE = 240.0
 _MOST_ATTEMPTS = 5
+_ZOMBIE_SECONDS = 5.0
+"""For what wakes to do its harm before the job is looked at."""
 
 
 def kinds_at(point: Point) -> tuple[str, ...]:
@@ -90,6 +92,7 @@ class ClusterMatrix:
             ends[self._finish(config, ends)] += 1
         if waking is not None:
             waking()
+            time.sleep(_ZOMBIE_SECONDS)
         if ended == "frozen":
             first.wake()
             ends[f"{first.how_it_ended()} when woken" if first.wait_ended_or_frozen() else "frozen again"] += 1
