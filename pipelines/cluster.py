@@ -69,6 +69,8 @@ def connected(address: str | None, *, slots: int) -> Iterator[bool]:
 def _connect(address: str | None, slots: int) -> None:
     # Read by Ray when it starts; nobody asked for reports to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A task that takes all memory is tried again without end otherwise.
+    os.environ.setdefault("RAY_task_oom_retries", "3")
     if address is None:
         # Ray warns in red of the arguments that Ray Data gives to each actor which may be restarted.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
