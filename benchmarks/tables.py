@@ -169,35 +169,43 @@ def quality(result: Result) -> str:
 
 
 def faults(result: Result) -> str:
-    """Jobs that were broken, by suite, and what was wrong with them in the end."""
-    suites = {"protocol": "processes without Ray, disk and S3 API", "cluster": "Ray cluster of four nodes",
-              "poison": "rows that end their processes, same cluster"}  # fmt: skip
-    counted = ("runs", "lost", "doubled", "different", "unfinished", "unexpected")
-    rows = []
-    for suite, name in suites.items():
-        cells = result.get(suite, {})
-        places = {cell.partition(" / ")[0] for cell in cells}
-        kinds = {cell.partition(" / ")[2] for cell in cells} if suite != "poison" else cells
-        sums = (sum(cell[count] for cell in cells.values()) for count in counted)
-        rows.append((name, str(len(places)) if suite != "poison" else "", str(len(kinds)), *(f"{n:,}" for n in sums)))
-    struck = sum(cell["struck"] for suite in suites for cell in result.get(suite, {}).values())
-    runs = sum(cell["runs"] for suite in suites for cell in result.get(suite, {}).values())
+    """Jobs that were broken, by suite, and what was wrong with them in the end. Suites not played are left out."""
+    wrong = ("lost", "doubled", "different", "unfinished")
+    rows, struck, runs = [], 0, 0
+    for suite, name in FAULT_SUITES.items():
+        if cells := result.get(suite):
+            sums = {count: sum(cell[count] for cell in cells.values()) for count in ("runs", "unexpected", *wrong)}
+            cases = f"{len(cells)} of place and kind" if suite != "poison" else f"{len(cells)} kinds of row"
+            rows.append((name, cases, *(f"{sums[count]:,}" for count in ("runs", *wrong, "unexpected"))))
+            struck += sum(cell["struck"] for cell in cells.values())
+            runs += sums["runs"]
+    if by_lot := result.get("chaos"):
+        cases = ", ".join(f"{count} x {kind}" for kind, count in sorted(by_lot["strikes"].items()))
+        hung = by_lot["attempts"].get("hung", 0)
+        rows.append((f"the same cluster, by lot, {by_lot['seconds'] / 60:.0f} minutes", cases,
+                     *(f"{by_lot[count]:,}" for count in ("jobs", *wrong)), f"{hung:,}"))  # fmt: skip
     return _table(
-        ("jobs", "places", "kinds of failure", "broken", "rows lost", "rows doubled", "answers different",
-         "unfinished", "ends that nobody expected"),
+        ("jobs", "cases", "jobs broken", "rows lost", "rows doubled", "answers different", "unfinished",
+         "ends that nobody expected"),
         rows,
         f"{_where(result)} The failure that was meant happened in {struck:,} of {runs:,} jobs.",
     )  # fmt: skip
 
 
+FAULT_SUITES = {
+    "protocol": "processes without Ray, disk and S3 API",
+    "cluster": "Ray cluster of four nodes",
+    "poison": "the same cluster, rows that end their processes",
+}
+
+
 def checkpointing(result: Result) -> str:
     """What Ray Data's own checkpointing makes of the same troubles."""
-    cases = result.get("ray_checkpointing", {})
-    rows = [
-        (name, f"{case['lost']:,}", f"{case['doubled']:,}", _never_ended(case))
-        for name, case in cases.items()
-    ]  # fmt: skip
-    version, count = next(((case["ray"], case["rows"]) for case in cases.values()), ("", 0))
+    cases = result.get("ray_checkpointing")
+    if not cases:
+        return "*Not played yet: `make faults`.*"
+    rows = [(name, f"{case['lost']:,}", f"{case['doubled']:,}", _how_it_went(case)) for name, case in cases.items()]
+    version, count = next((case["ray"], case["rows"]) for case in cases.values())
     return _table(
         ("trouble", "rows lost", "rows doubled", ""),
         rows,
@@ -221,11 +229,13 @@ def resume(result: Result) -> str:
     )
 
 
-def _never_ended(case: Result) -> str:
-    if "deaths" not in case:
-        return ""
-    ended = "ended" if case["ended"] else "had not ended"
-    return f"{ended} after {case['seconds']:g} s and {case['deaths']} deaths"
+def _how_it_went(case: Result) -> str:
+    if failed := case.get("drivers_failed"):
+        return f"{failed} of 2 drivers failed"
+    if "deaths" in case:
+        ended = "ended" if case["ended"] else "had not ended"
+        return f"{ended} after {case['seconds']:g} s and {case['deaths']} deaths"
+    return ""
 
 
 def kernels(result: Result) -> str:
