@@ -136,8 +136,7 @@ class Room:
         with self._changed:
             self._changed.wait_for(lambda: not self._taken)
             if alone:
-                self._taken = True
-                self._changed.wait_for(lambda: not self._inside)
+                self.take()
             self._inside += 1
         try:
             yield
@@ -147,3 +146,9 @@ class Room:
                 if alone:
                     self._taken = False
                 self._changed.notify_all()
+
+    def take(self, timeout: float | None = None) -> bool:
+        """Let nobody in any more, and wait until all have left; whether they have, in so many seconds."""
+        with self._changed:
+            self._taken = True
+            return self._changed.wait_for(lambda: not self._inside, timeout)

@@ -11,11 +11,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import ray
 from ray._private.state import state  # Ray's own libraries look there too; nothing public tells
+
+from pipelines.attempts import Room
 
 log = logging.getLogger(__name__)
 
@@ -43,35 +45,35 @@ class Drain:
         leave: Callable[[int], None] = os._exit,  # hard: Ray waits for ever for an actor that left politely
     ) -> None:
         self._deadline, self._hand_back, self._leave = deadline, hand_back, leave
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._closed = False
+        self._room = Room()
         threading.Thread(target=self._watch, name="drain", daemon=True).start()
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
         """Around the work on a shard; after the notice nobody gets in."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
+        return self._room.entered(alone=False)
 
     def _watch(self) -> None:
-        while (until := self._deadline()) is None:
+        until = self._notice()
+        log.warning("this node is being drained: no more shards are begun")
+        try:
+            left = max(0.0, until - time.time() - MARGIN_SECONDS) if until else None
+            if not self._room.take(timeout=left):
+                log.warning("shards that cannot be finished in time are handed back")
+            self._hand_back()
+        except Exception:
+            log.exception("handing back failed; the shards count as failed with this process")
+        finally:
+            self._leave(DRAINED)  # in any case: nobody would ever be let in again
+
+    def _notice(self) -> float:
+        """Wait until the node is to go; when that will be."""
+        while True:
+            try:
+                if (until := self._deadline()) is not None:
+                    return until
+            except Exception:
+                log.exception("whether this node is being drained could not be seen; looking again")
             time.sleep(LOOK_SECONDS)
-        left = max(0.0, until - time.time() - MARGIN_SECONDS) if until else None
-        with self._changed:
-            self._closed = True
-            log.warning("this node is being drained: no more shards are begun, %d are finished", self._inside)
-            if not self._changed.wait_for(lambda: not self._inside, timeout=left):
-                log.warning("%d shards cannot be finished in time and are handed back", self._inside)
-        self._hand_back()
-        self._leave(DRAINED)
 
 
 def deadline_of_this_node() -> float | None:

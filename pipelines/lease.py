@@ -101,8 +101,9 @@ class Lease:
             JobStoppedError: it is; this process gave no sign of life for too long.
         """
         if self._lost_to is not None:
+            taker = self._lost_to.holder or "another run, which is over,"
             raise JobStoppedError(
-                f"this run gave no sign of life for {self._seconds:g} seconds and {self._lost_to.holder} has taken over"
+                f"this run gave no sign of life for {self._seconds:g} seconds and {taker} has taken over"
             )
 
     def let_go(self) -> None:

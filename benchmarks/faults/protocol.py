@@ -65,7 +65,7 @@ class ProtocolMatrix:
     def play(self, point: Point, kind: str, output: str, *, repeat: int) -> Played:
         """Break a job at `point`, at a pass of it that `repeat` draws, and let others finish it.
 
-        Half of the repeats break the attempt after it as well, somewhere.
+        Four in ten repeats break the attempt after it as well, somewhere, if it passes there.
         """
         rng = random.Random(f"{point.name} {kind} {repeat}")
         shards = -(-len(self.undisturbed()) // ROWS_PER_SHARD)

@@ -87,6 +87,23 @@ def test_what_cannot_be_finished_in_time_is_handed_back_before_it(node):
         assert node.handed_back[0] < node.deadline
 
 
+def test_a_look_that_fails_is_taken_again_and_a_hand_back_that_fails_still_ends_the_process(node):
+    looks = iter([OSError("no answer"), None, 0.0])
+
+    def look() -> float | None:
+        seen = next(looks)
+        if isinstance(seen, OSError):
+            raise seen
+        return seen
+
+    def fail() -> None:
+        raise OSError("the store does not answer")
+
+    Drain(look, fail, leave=node.leave)
+    assert node.left.wait(5)
+    assert node.code == DRAINED
+
+
 def test_handing_back_blames_no_row(tmp_path):
     folder = JobFolder(str(tmp_path))
     for shard in (0, 1):
