@@ -6,6 +6,9 @@ The holder renews its lease while it lives. Another run waits until the lease is
 known to be dead, or until it has not changed for a while by the waiting run's own clock: clocks of two machines are
 never compared. A holder that was frozen for so long finds the next epoch there when it wakes, and stops.
 
+A file that holds no lease, as after a slip of somebody's editor, is nobody's: the holder writes its own over it at the
+next beat, and a run that waits takes it when nobody has done so for as long as a holder may be silent.
+
 What is right in `data/` does not rest on any of this, but on commits that happen once.
 """
 
@@ -21,8 +24,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.folder import JobFolder, Version
 from pipelines.progress import say
@@ -69,14 +73,21 @@ class _State:
     beat: int
     holder: Holder | None
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it was let go, or its holder is known to be dead."""
+        return self.holder is None or self.holder.is_dead()
+
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self)) + "\n").encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> _State:
-        values: dict[str, Any] = json.loads(content)
-        holder = values.pop("holder")
-        return cls(**values, holder=Holder(**holder) if holder else None)
+    def from_json(cls, content: bytes) -> _State | None:
+        """What a file says; None if it holds no lease."""
+        try:
+            return TypeAdapter(cls).validate_json(content)
+        except ValidationError:
+            return None
 
 
 class Lease:
@@ -110,8 +121,9 @@ class Lease:
         """Let others have it at once."""
         self._ends.set()
         self._thread.join()
-        if self._lost_to is None:
-            self._swap(replace(self._state, holder=None))
+        for _ in range(2):  # the first may find only that somebody has spoilt the file
+            if self._lost_to is None and self._state.holder is not None:
+                self._swap(replace(self._state, holder=None))
 
     def _renew(self) -> None:
         while self._lost_to is None and not self._ends.wait(self._seconds / _BEATS):
@@ -128,13 +140,15 @@ class Lease:
             return  # a store that is away for a moment is no reason to stop; the next beat tries again
 
     def _look(self) -> None:
-        """Somebody has written: another holder, or this one, whose answer was lost."""
+        """Somebody has written: another holder, this one, whose answer was lost, or who knows nothing of leases."""
         content, version = self._folder.read_version(LEASE)
-        found = _State.from_json(content) if content else None
-        if found is not None and (found.epoch, found.holder) == (self._state.epoch, self._state.holder):
+        found = _State.from_json(content) if content is not None else replace(self._state, holder=None)
+        if found is None:
+            self._version = version  # no holder wrote that: the next beat mends it
+        elif (found.epoch, found.holder) == (self._state.epoch, self._state.holder):
             self._state, self._version = found, version
         else:
-            self._lost_to = found or replace(self._state, holder=None)
+            self._lost_to = found
 
 
 @contextmanager
@@ -157,24 +171,32 @@ def leased(folder: JobFolder, *, seconds: float) -> Iterator[Lease]:
 
 def _taken(folder: JobFolder, seconds: float) -> tuple[_State, Version]:
     seen: bytes | None = None
-    waiting_for: Holder | None = None
+    said = ""
     me, since = Holder.new(), time.monotonic()
     while True:
         content, version = folder.read_version(LEASE)
-        found = _State.from_json(content) if content else None
+        found = _State.from_json(content) if content is not None else None
         if found is not None and found.holder == me:
             return found, version  # written, and the answer was lost
         if content != seen:
             seen, since = content, time.monotonic()
-        if found is None or found.holder is None or found.holder.is_dead() or time.monotonic() - since > seconds:
+        if content is None or (found and found.is_free) or time.monotonic() - since > seconds:
             mine = _State(epoch=found.epoch + 1 if found else 1, beat=0, holder=me)
             if taken := folder.swap(LEASE, mine.to_json(), version):
                 return mine, taken
             continue
-        if found.holder != waiting_for:
-            waiting_for = found.holder
-            say(f"{waiting_for} works on {folder.address}; waiting until it ends or gives no sign of life")
+        if (waiting := _why_wait(found, folder, seconds)) != said:
+            say(said := waiting)
         time.sleep(seconds / _LOOKS)
+
+
+def _why_wait(found: _State | None, folder: JobFolder, seconds: float) -> str:
+    if found is None:
+        return (
+            f"{LEASE} of {folder.address} holds no lease; waiting {seconds:g} seconds for a run that works there to "
+            "write it anew, and taking it if none does"
+        )
+    return f"{found.holder} works on {folder.address}; waiting until it ends or gives no sign of life"
 
 
 @cache

@@ -146,6 +146,48 @@ def test_a_live_holder_keeps_its_lease_however_long_others_wait(holder, wanting)
     process.kill()
 
 
+NO_LEASES = {
+    "no JSON": b"{",
+    "nothing": b"",
+    "no text": b"\xff\xfe",
+    "a list": b"[]",
+    "no holder": b'{"epoch": 3, "beat": 1}',
+    "a holder without a process": b'{"epoch": 3, "beat": 1, "holder": {"host": "here"}}',
+    "an epoch that is no number": b'{"epoch": "x", "beat": 1, "holder": null}',
+}
+
+
+@pytest.mark.parametrize("content", NO_LEASES.values(), ids=NO_LEASES)
+def test_what_holds_no_lease_is_taken_when_nobody_has_mended_it(address, content, capsys):
+    folder = JobFolder(address)
+    folder.replace(LEASE, content)
+    started = time.monotonic()
+    with leased(folder, seconds=SHORT) as lease:
+        assert time.monotonic() - started > SHORT
+        assert lease.epoch == 1
+        assert json.loads(folder.read(LEASE) or b"")["epoch"] == 1
+    assert "lease.json of " in capsys.readouterr().err
+
+
+def test_a_holder_writes_its_lease_again_over_what_is_none(address, wanting):
+    folder = JobFolder(address)
+    with leased(folder, seconds=SHORT) as lease:
+        folder.replace(LEASE, b"{")
+        wanting.start()
+        wait_until(lambda: folder.read(LEASE) != b"{")
+        wanting.join(3 * SHORT)
+        assert wanting.is_alive(), "the lease was taken from a run that works"
+        lease.check()
+
+
+def test_a_lease_that_was_spoilt_when_it_is_let_go_is_free_all_the_same(address):
+    folder = JobFolder(address)
+    with leased(folder, seconds=LONG):
+        folder.replace(LEASE, b"{")
+    with leased(folder, seconds=LONG) as lease:
+        assert lease.epoch == 2
+
+
 def test_a_holder_whose_store_is_away_for_a_moment_goes_on(tmp_path, monkeypatch):
     away = {"what": "store error", "after": 1, "times": 2, "count_in": str(tmp_path / "passed")}
     monkeypatch.setenv(failpoints.VARIABLE, json.dumps({"swap": away}))
