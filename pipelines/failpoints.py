@@ -5,7 +5,8 @@
 `match` is looked for in what the place is about, such as an image's or a file's name; left out, everything matches.
 `after` is how often a matching place is passed unharmed first, and `times` how often it fails then, without end if left
 out. Both count in this process, or in all that share `count_in`, where each pass leaves a file that is named by the
-time and the process. `pause` lasts until the file `until` is there. With `@` before it, the variable names a file that
+time and the process. `pause` lasts until the file `until` is there; `out of memory` takes so many `bytes`, bit by bit,
+for the process to be ended by who watches over the machine's memory. With `@` before it, the variable names a file that
 holds the wishes.
 
     decode             before an image is decoded
@@ -37,6 +38,7 @@ from obstore.exceptions import GenericError
 
 VARIABLE = "SKIPVISION_FAILPOINTS"
 _FOR_EVER = 1e6
+_BIT_BYTES = 64 << 20
 
 
 def failpoint(name: str, about: str | Callable[[], str] = "") -> None:
@@ -75,10 +77,21 @@ def failpoint(name: str, about: str | Callable[[], str] = "") -> None:
         case "memory":
             hog = [bytearray(64 << 20) for _ in range(1 << 20)]
             raise MemoryError(len(hog))
+        case "out of memory":
+            _take_memory(wish["bytes"])
         case "disk full":
             raise OSError(28, "No space left on device")
         case unknown:
             raise ValueError(f"{VARIABLE} wishes {unknown!r} at {name}, which nothing here can do")
+
+
+def _take_memory(bound_bytes: int) -> None:
+    """Hold ever more memory, as slowly as it takes to be seen."""
+    held: list[bytearray] = []
+    while len(held) * _BIT_BYTES < bound_bytes:
+        held.append(bytearray(_BIT_BYTES))
+        time.sleep(0.05)
+    time.sleep(_FOR_EVER)
 
 
 @cache

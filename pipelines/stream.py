@@ -15,7 +15,15 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.exceptions import RayActorError, RayError
+from ray.data.exceptions import SystemException
+from ray.exceptions import (
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines.attempts import MOST_DEATHS_OF_A_ROW
@@ -125,12 +133,27 @@ def _ray_data_quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+_GIVEN_UP: dict[type[RayError], str] = {
+    OutOfMemoryError: "a node had no memory left again and again, and Ray ended the process that worked on a shard; "
+    "give the nodes more memory, or let fewer processes share it",
+    OutOfDiskError: "a node had no room left for what goes from process to process, neither in its shared memory nor "
+    "on its disk; make room there",
+    ObjectStoreFullError: "a node had no room left in its shared memory for what goes from process to process; make "
+    "room there",
+    WorkerCrashedError: "the process that prepares images ended again and again; the log of its Ray worker says why",
+    RayActorError: "the engine's process ended again and again; the log of its Ray worker says why",
+}
+"""What Ray gave up, by its error, in the words of this program."""
+
+
 def _cause(error: BaseException) -> str:
     """What was raised first, in the task itself, without what Ray says about it."""
-    if isinstance(error, RayActorError):
-        return "the engine's process ended again and again; the log of its Ray worker says why"
+    for kind, said in _GIVEN_UP.items():
+        if isinstance(error, kind):
+            return said
     inner = getattr(error, "cause", None) or error.__cause__
-    if isinstance(inner, BaseException) and inner is not error:
+    # Ray Data marks what it thinks is Ray's own fault by a cause that says nothing.
+    if isinstance(inner, BaseException) and inner is not error and not isinstance(inner, SystemException):
         return _cause(inner)
     lines = str(error).strip().splitlines() or [""]
     # Ours say all in one line; what follows it is Ray Data's advice to whoever writes such functions.

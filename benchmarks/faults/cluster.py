@@ -11,12 +11,15 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
+
+from benchmarks.faults.fittings import PLAIN, Fitting, MemoryOfItsOwn, Network, SharedMemoryOfItsOwn
 from benchmarks.faults.matrix import Point, has_struck, struck_process, wish
 from benchmarks.faults.nodes import Nodes, send, signal_tree
 from benchmarks.faults.protocol import Played
@@ -29,9 +32,17 @@ INSIDE = ("kill", "polite exit", "store error", "disk full", "memory error")
 """Kinds that happen in the process that passes the point."""
 OUTSIDE_A_WORKER = ("node killed", "node drained", "node frozen")
 OUTSIDE = ("driver killed", "driver frozen", "cluster killed")
+_MEMORY, _NETWORK, _SHARED_MEMORY = MemoryOfItsOwn(), Network(), SharedMemoryOfItsOwn()
+FITTED: dict[str, Fitting] = {"out of memory": _MEMORY, "partition": _NETWORK, "/dev/shm full": _SHARED_MEMORY}
+"""Kinds for which nodes have to be fitted, at the points of `_FITTED_POINTS`."""
+_FITTED_POINTS = ("reading a shard", "answering", "before a commit", "committed, nobody was told")
 
+_MOST_TAKEN_BYTES = 3 << 30
+"""By a process that takes memory until it is ended for it."""
 _PATIENCE = 240.0
 _MOST_ATTEMPTS = 5
+_OOM_SECONDS = 60.0
+"""In which a raylet has to see that there is no memory left."""
 _ZOMBIE_SECONDS = 5.0
 """For what wakes to do its harm before the job is looked at."""
 
@@ -39,7 +50,8 @@ _ZOMBIE_SECONDS = 5.0
 def kinds_at(point: Point) -> tuple[str, ...]:
     """What can happen to a job on a cluster at a point."""
     inside = tuple(kind for kind in INSIDE if kind in point.kinds)
-    return (*inside, *OUTSIDE) if point.in_driver else (*inside, *OUTSIDE_A_WORKER, *OUTSIDE)
+    fitted = FITTED if point.name in _FITTED_POINTS else ()
+    return (*inside, *OUTSIDE) if point.in_driver else (*inside, *OUTSIDE_A_WORKER, *OUTSIDE, *fitted)
 
 
 class ClusterMatrix:
@@ -74,23 +86,31 @@ class ClusterMatrix:
     def play(self, point: Point, kind: str, output: str, *, repeat: int) -> Played:
         """Break a job at `point`, at a pass of it that `repeat` draws, and let others finish it."""
         undisturbed = self.undisturbed_rows(self._config, "undisturbed-on-a-cluster")
+        with self.nodes.fitted(FITTED.get(kind, PLAIN)):
+            return self._play(point, kind, output, repeat, undisturbed)
+
+    def _play(self, point: Point, kind: str, output: str, repeat: int, undisturbed: Sequence[Row]) -> Played:
         shards = -(-len(undisturbed) // self._config.rows_per_shard)
         after = random.Random(f"{point.name} {kind} {repeat}").randrange(shards) if point.often else 0
         count_in, go = self._scratch / uuid4().hex, self._scratch / f"{uuid4().hex}.go"
-        wishes = wish(point, kind if kind in INSIDE else "pause", count_in, after=after)
-        wishes[point.place]["until"] = str(go)
+        happens_inside = kind in (*INSIDE, "out of memory")
+        wishes = wish(point, kind if happens_inside else "pause", count_in, after=after)
+        wishes[point.place] |= {"until": str(go), "bytes": _MOST_TAKEN_BYTES}
         ends: Counter[str] = Counter()
         config = replace(self._config, output=output)
         first = self.start(config, wishes)
         waking: Callable[[], Any] | None = None
         if kind not in INSIDE and (victim := _wait_for_pass(first, count_in, after)):
             waking = self._strike(kind, victim, first)
-            go.touch()
+            if waking is None:
+                go.touch()
         ended = first.how_it_ended() if first.wait_ended_or_frozen() else "frozen"
         ends[ended] += 1
         if ended != "done":
             ends[self._finish(config, ends)] += 1
         if waking is not None:
+            assert psutil.pid_exists(victim), "what should wake to do its harm is gone"
+            go.touch()
             waking()
             time.sleep(_ZOMBIE_SECONDS)
         if ended == "frozen":
@@ -133,6 +153,12 @@ class ClusterMatrix:
                 driver.signal(signal.SIGSTOP)
             case "cluster killed":
                 self.nodes.kill_all()
+            case "partition":
+                return _NETWORK.pull(self.nodes.of(victim))
+            case "/dev/shm full":
+                _SHARED_MEMORY.fill(self.nodes.of(victim))
+            case "out of memory":
+                psutil.Process(victim).wait(_OOM_SECONDS)  # its raylet ends it
             case _:
                 raise ValueError(kind)
         return None

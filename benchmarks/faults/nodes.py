@@ -16,6 +16,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
+from benchmarks.faults.fittings import PLAIN, Fitting
 from benchmarks.faults.stores import environment
 from benchmarks.machine import ROOT
 from pipelines.failpoints import VARIABLE
@@ -49,6 +50,7 @@ class Nodes:
     def __init__(self, wishes: Path) -> None:
         self._wishes = wishes
         self._cluster: Cluster | None = None
+        self._fitting = PLAIN
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -60,15 +62,31 @@ class Nodes:
             finally:
                 self.kill_all()
 
+    @contextmanager
+    def fitted(self, fitting: Fitting) -> Iterator[None]:
+        """Inside the `with` block there is a cluster of its own, whose worker nodes are fitted with this."""
+        if fitting is PLAIN:
+            yield
+            return
+        self.kill_all()
+        self._fitting = fitting
+        try:
+            yield
+        finally:
+            self.kill_all()
+            self._fitting = PLAIN
+
     def address(self) -> str:
         """Of the cluster, with all of its nodes alive."""
         if self._cluster is None:
             self._wishes.write_text("{}")
-            self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            head = {"num_cpus": 0, "include_dashboard": False, **self._fitting.head()}
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
         for node in [node for node in self._cluster.worker_nodes if not _is_alive(node)]:
             self._cluster.remove_node(node, allow_graceful=False)
         while len(self._cluster.worker_nodes) < WORKERS:
-            self._cluster.add_node(num_cpus=1)  # for an engine, or for a task that feeds one
+            with self._fitting.worker() as fitted:
+                self._cluster.add_node(num_cpus=1, **fitted)  # for an engine, or for a task that feeds one
         return str(self._cluster.address)
 
     def kill_all(self) -> None:
@@ -79,6 +97,7 @@ class Nodes:
             for started in [each for kind in node.all_processes.values() for each in kind]:
                 signal_tree(started.process.pid, signal.SIGKILL)
         self._cluster = None
+        self._fitting.remove()
 
     def raylets(self) -> list[int]:
         """Of the worker nodes that live: the process at the root of each."""
