@@ -21,7 +21,7 @@ import typer
 
 from benchmarks.faults import poison, ray_checkpointing
 from benchmarks.faults.chaos import Chaos
-from benchmarks.faults.cluster import ClusterMatrix, kinds_at
+from benchmarks.faults.cluster import FITTED, ClusterMatrix, kinds_at
 from benchmarks.faults.matrix import POINTS, Point
 from benchmarks.faults.poison import PoisonMatrix
 from benchmarks.faults.protocol import ROWS_PER_SHARD, Played, ProtocolMatrix
@@ -77,6 +77,8 @@ def play(
     output: Annotated[Path, typer.Option(help="The JSON file, and what is done already.")] = RESULT,
 ) -> None:
     """Play the cells that are not done yet, each written down as soon as it is."""
+    if not suites or "cluster" in suites:
+        _refuse_where_nodes_cannot_be_fitted()
     done = {name: counts for name, counts in _written(output).items() if name in SUITES}
     with TemporaryDirectory() as scratch, _all_suites(Path(scratch), repeats) as all_suites:
         for suite in all_suites.suites:
@@ -93,6 +95,13 @@ def play(
             _play_chaos(all_suites.chaos, done, chaos_seconds, output)
         if not suites or RAY in suites:
             _play_ray(Path(scratch), done, output)
+
+
+def _refuse_where_nodes_cannot_be_fitted() -> None:
+    for kind, fitting in FITTED.items():
+        if why_not := fitting.why_not():
+            raise SystemExit(f"{kind!r} cannot be played here, for it takes a Linux, and rights to mount and to make "
+                             f"networks there: {why_not}")  # fmt: skip
 
 
 def _play_chaos(chaos: Chaos, done: dict[str, Any], seconds: float, output: Path) -> None:

@@ -33,11 +33,11 @@ INSIDE = ("kill", "polite exit", "store error", "disk full", "memory error")
 OUTSIDE_A_WORKER = ("node killed", "node drained", "node frozen")
 OUTSIDE = ("driver killed", "driver frozen", "cluster killed")
 _MEMORY, _NETWORK, _SHARED_MEMORY = MemoryOfItsOwn(), Network(), SharedMemoryOfItsOwn()
-FITTED: dict[str, Fitting] = {"out of memory": _MEMORY, "partition": _NETWORK, "/dev/shm full": _SHARED_MEMORY}
+FITTED: dict[str, Fitting] = {"out of memory": _MEMORY, "partition": _NETWORK, "shared memory full": _SHARED_MEMORY}
 """Kinds for which nodes have to be fitted, at the points of `_FITTED_POINTS`."""
 _FITTED_POINTS = ("reading a shard", "answering", "before a commit", "committed, nobody was told")
 
-_MOST_TAKEN_BYTES = 3 << 30
+MOST_TAKEN_BYTES = 3 << 30
 """By a process that takes memory until it is ended for it."""
 _PATIENCE = 240.0
 _MOST_ATTEMPTS = 5
@@ -63,7 +63,7 @@ class ClusterMatrix:
     """
 
     def __init__(self, config: JobConfig, scratch: Path) -> None:
-        self._config, self._scratch = config, scratch
+        self.config, self._scratch = config, scratch
         self._attempts = Attempts(scratch, patience=_PATIENCE)
         self._wishes = scratch / "wishes.json"
         self._wishes.write_text("{}")
@@ -85,19 +85,19 @@ class ClusterMatrix:
 
     def play(self, point: Point, kind: str, output: str, *, repeat: int) -> Played:
         """Break a job at `point`, at a pass of it that `repeat` draws, and let others finish it."""
-        undisturbed = self.undisturbed_rows(self._config, "undisturbed-on-a-cluster")
+        undisturbed = self.undisturbed_rows(self.config, "undisturbed-on-a-cluster")
         with self.nodes.fitted(FITTED.get(kind, PLAIN)):
             return self._play(point, kind, output, repeat, undisturbed)
 
     def _play(self, point: Point, kind: str, output: str, repeat: int, undisturbed: Sequence[Row]) -> Played:
-        shards = -(-len(undisturbed) // self._config.rows_per_shard)
+        shards = -(-len(undisturbed) // self.config.rows_per_shard)
         after = random.Random(f"{point.name} {kind} {repeat}").randrange(shards) if point.often else 0
         count_in, go = self._scratch / uuid4().hex, self._scratch / f"{uuid4().hex}.go"
         happens_inside = kind in (*INSIDE, "out of memory")
         wishes = wish(point, kind if happens_inside else "pause", count_in, after=after)
-        wishes[point.place] |= {"until": str(go), "bytes": _MOST_TAKEN_BYTES}
+        wishes[point.place] |= {"until": str(go), "bytes": MOST_TAKEN_BYTES}
         ends: Counter[str] = Counter()
-        config = replace(self._config, output=output)
+        config = replace(self.config, output=output)
         first = self.start(config, wishes)
         waking: Callable[[], Any] | None = None
         if kind not in INSIDE and (victim := _wait_for_pass(first, count_in, after)):
@@ -155,7 +155,7 @@ class ClusterMatrix:
                 self.nodes.kill_all()
             case "partition":
                 return _NETWORK.pull(self.nodes.of(victim))
-            case "/dev/shm full":
+            case "shared memory full":
                 _SHARED_MEMORY.fill(self.nodes.of(victim))
             case "out of memory":
                 psutil.Process(victim).wait(_OOM_SECONDS)  # its raylet ends it

@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,9 @@ from benchmarks.faults.stores import environment
 class Fitting:
     """Nothing beside the machine."""
 
+    def __init__(self) -> None:
+        self._left = ExitStack()
+
     def head(self) -> dict[str, Any]:
         """Arguments for the head node."""
         return {}
@@ -32,6 +35,18 @@ class Fitting:
 
     def remove(self) -> None:
         """Take away what is left when no node is there any more."""
+        self._left.close()
+
+    def why_not(self) -> str | None:
+        """Why no node can be fitted so here; None if one can."""
+        try:
+            self.head()
+            with self.worker():
+                return None
+        except OSError as error:
+            return str(error)
+        finally:
+            self.remove()
 
 
 PLAIN = Fitting()
@@ -44,25 +59,17 @@ class MemoryOfItsOwn(Fitting):
     node alone sees; what others on the machine take makes no difference.
     """
 
-    def __init__(self) -> None:
-        self._counted: list[_Count] = []
-
     @contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         with new_namespace("mnt"), environment({"RAY_memory_monitor_refresh_ms": "100"}):
-            self._counted.append(_Count())
+            self._left.callback(_Count().stop)
             yield {}
-
-    def remove(self) -> None:
-        for count in self._counted:
-            count.stop()
-        self._counted.clear()
 
 
 class _Count:
     """The files in which this thread's mount namespace finds what its processes hold, kept up to date."""
 
-    LIMIT_BYTES = 3 << 30
+    _LIMIT_BYTES = 3 << 30
     _EVERY_SECONDS = 0.2
 
     def __init__(self) -> None:
@@ -70,11 +77,11 @@ class _Count:
         self._files = Path(self._folder.name) / "memory"
         self._files.mkdir()
         self._namespace = namespace_of("thread-self", "mnt")
-        self._tell("limit_in_bytes", str(self.LIMIT_BYTES))
+        self._tell("limit_in_bytes", str(self._LIMIT_BYTES))
         self._tell("stat", "total_inactive_file 0\ntotal_active_file 0\n")
         self._tell("usage_in_bytes", "0")
-        mount("--make-rprivate", "/")
-        mount("--bind", self._folder.name, "/sys/fs/cgroup")
+        _run("mount", "--make-rprivate", "/")
+        _run("mount", "--bind", self._folder.name, "/sys/fs/cgroup")
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._count, name="memory of a node", daemon=True)
         self._thread.start()
@@ -98,6 +105,13 @@ class _Count:
         file.with_suffix(".new").rename(file)  # nobody reads half a number
 
 
+def _resident_bytes(process: int) -> int:
+    try:
+        return int(psutil.Process(process).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
 class Network(Fitting):
     """Each worker node is on a network as a machine is: with an address, and a cable that can be pulled.
 
@@ -106,46 +120,42 @@ class Network(Fitting):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._bridge = f"sv{os.getpid()}"
-        self._subnet = f"198.18.{os.getpid() % 256}"  # of the range for benchmarks, which is never routed
+        self._subnet = f"198.18.{os.getpid() % 256}"  # of the range for benchmarks, which nobody routes
         self._cables: dict[str | None, str] = {}
 
     def head(self) -> dict[str, Any]:
-        _ip(f"link add {self._bridge} type bridge")
-        _ip(f"addr add {self._subnet}.1/24 dev {self._bridge}")
-        _ip(f"link set {self._bridge} up")
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        self._left.callback(_run, "ip", "link", "del", self._bridge)
+        _run("ip", "addr", "add", f"{self._subnet}.1/24", "dev", self._bridge)
+        _run("ip", "link", "set", self._bridge, "up")
+        self._cables.clear()
         return {"node_ip_address": f"{self._subnet}.1"}
 
     @contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
         number = len(self._cables) + 2
         cable, address = f"{self._bridge}-{number}", f"{self._subnet}.{number}"
-        _ip(f"netns add {cable}")
-        _ip(f"link add {cable} type veth peer name eth0 netns {cable}")
-        _ip(f"link set {cable} master {self._bridge} up")
-        _ip(f"-n {cable} addr add {address}/24 dev eth0")
-        _ip(f"-n {cable} link set eth0 up")
-        _ip(f"-n {cable} link set lo up")
+        _run("ip", "netns", "add", cable)
+        self._left.callback(_run, "ip", "netns", "del", cable)
+        _run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", cable)
+        # The namespace itself lives as long as this process has a socket there.
+        self._left.callback(_run, "ip", "link", "del", cable)
+        _run("ip", "link", "set", cable, "master", self._bridge, "up")
+        _run("ip", "-n", cable, "addr", "add", f"{address}/24", "dev", "eth0")
+        for device in ("eth0", "lo"):
+            _run("ip", "-n", cable, "link", "set", device, "up")
         reconnecting = environment({"RAY_gcs_rpc_server_reconnect_timeout_s": "600"})
         with namespace("net", Path("/run/netns", cable)), reconnecting:
             self._cables[namespace_of("thread-self", "net")] = cable
             yield {"node_ip_address": address}
 
     def pull(self, raylet: int) -> Callable[[], None]:
-        """Cut a node off from all others; what puts it back."""
+        """Cut a node off from all others; what puts its cable back."""
         cable = self._cables[namespace_of(raylet, "net")]
-        _ip(f"link set {cable} down")
-        return lambda: _ip(f"link set {cable} up")
-
-    def remove(self) -> None:
-        for cable in self._cables.values():
-            _ip(f"netns del {cable}")
-        _ip(f"link del {self._bridge}")
-        self._cables.clear()
-
-
-def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True)
+        _run("ip", "link", "set", cable, "down")
+        return lambda: _run("ip", "link", "set", cable, "up")
 
 
 class SharedMemoryOfItsOwn(Fitting):
@@ -155,47 +165,38 @@ class SharedMemoryOfItsOwn(Fitting):
     _STORE_BYTES = 80 << 20
 
     def __init__(self) -> None:
-        self._folders: list[TemporaryDirectory[str]] = []
+        super().__init__()
+        self._folders: list[str] = []
 
     @contextmanager
     def worker(self) -> Iterator[dict[str, Any]]:
-        folder = TemporaryDirectory()
-        mount("-t", "tmpfs", "-o", f"size={self._BYTES}", "tmpfs", folder.name)
+        folder = self._left.enter_context(TemporaryDirectory())
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._BYTES}", "tmpfs", folder)
+        self._left.callback(_run, "umount", "--lazy", folder)
         self._folders.append(folder)
-        yield {"plasma_directory": folder.name, "object_store_memory": self._STORE_BYTES}
+        # The blocks of a small job would else go from process to process in messages.
+        with environment({"RAY_max_direct_call_object_size": "0"}):
+            yield {"plasma_directory": folder, "object_store_memory": self._STORE_BYTES}
 
     def fill(self, raylet: int) -> None:
         """Take all that is left of a node's shared memory."""
         arguments = psutil.Process(raylet).cmdline()
-        (folder,) = (each.name for each in self._folders if f"--plasma_directory={each.name}" in arguments)
-        with suppress_no_space(), Path(folder, "full").open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 16))
-
-    def remove(self) -> None:
-        for folder in self._folders:
-            subprocess.run(["umount", "--lazy", folder.name], check=True)
-            folder.cleanup()
-        self._folders.clear()
+        (folder,) = (folder for folder in self._folders if f"--plasma_directory={folder}" in arguments)
+        with Path(folder, "full").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
 
-@contextmanager
-def suppress_no_space() -> Iterator[None]:
-    """The end of what fits."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
+def _run(*command: str) -> None:
+    """Run a command of the system.
 
-
-def _resident_bytes(process: int) -> int:
-    try:
-        return int(psutil.Process(process).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
-
-
-def mount(*arguments: str) -> None:
-    """Run `mount`."""
-    subprocess.run(["mount", *arguments], check=True, capture_output=True, text=True)
+    Raises:
+        OSError: it failed, or there is none of this name.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")

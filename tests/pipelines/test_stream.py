@@ -1,0 +1,39 @@
+"""What Ray gives up ends a job with one sentence that says what it was."""
+
+from __future__ import annotations
+
+import pytest
+from ray.data.exceptions import omit_traceback_stdout
+from ray.exceptions import (
+    ActorDiedError,
+    NodeDiedError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayError,
+    WorkerCrashedError,
+)
+
+from pipelines.stream import _cause
+
+GIVEN_UP = [
+    (OutOfMemoryError("Task was killed due to the node running low on memory.\nMemory on the node ..."),
+     "a node had no memory left again and again"),
+    (OutOfDiskError("Local disk is full"), "neither in its shared memory nor on its disk"),
+    (ObjectStoreFullError("The object store is full"), "no room left in its shared memory"),
+    (WorkerCrashedError(), "the process that prepares images ended again and again"),
+    (ActorDiedError(), "the engine's process ended again and again"),
+    (NodeDiedError("the node is gone\nand so on"), "NodeDiedError: the node is gone"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "says"), GIVEN_UP, ids=[type(error).__name__ for error, _ in GIVEN_UP])
+def test_what_ray_gives_up_is_said_in_one_sentence(error, says):
+    @omit_traceback_stdout  # Ray Data's last word on each error
+    def give_up() -> None:
+        raise error
+
+    with pytest.raises(RayError) as raised:
+        give_up()
+    assert says in _cause(raised.value)
+    assert "\n" not in _cause(raised.value)
