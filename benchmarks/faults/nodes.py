@@ -91,9 +91,7 @@ class Nodes:
 
     def kill_all(self) -> None:
         """Kill every process of it at once."""
-        if self._cluster is None:
-            return
-        for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
+        for node in [*self._cluster.worker_nodes, self._cluster.head_node] if self._cluster else ():
             for started in [each for kind in node.all_processes.values() for each in kind]:
                 signal_tree(started.process.pid, signal.SIGKILL)
         self._cluster = None
