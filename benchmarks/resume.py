@@ -26,8 +26,9 @@ import typer
 from benchmarks.machine import ROOT, write_result
 from pipelines.attempts import ATTEMPTS
 from pipelines.commit import commit
-from pipelines.folder import JobFolder, has_plan
+from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table
+from pipelines.layout import has_plan
 from pipelines.plan import JobPlan, read_plan
 from pipelines.result_rows import result_table
 from pipelines.statistics import Cost, RowSeconds, ShardStatistics, TokenCounts

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-from pipelines.folder import DATA, JobFolder
+from pipelines.folder import JobFolder
+from pipelines.layout import DATA
 from skipvision.errors import EngineDeadError, InputError
 
 ATTEMPTS = "attempts"

@@ -19,7 +19,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.folder import DATA, MANIFEST, SUCCESS, JobFolder, shard_name, shard_of
+from pipelines.folder import JobFolder
+from pipelines.layout import DATA, MANIFEST, SUCCESS, shard_name, shard_of
 from pipelines.plan import JobPlan
 from pipelines.result_rows import ROW_KEY
 from pipelines.statistics import JobReport, ShardStatistics

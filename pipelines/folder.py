@@ -1,18 +1,9 @@
 """A job's folder, on disk or in an object store, and the one promise it rests on: a file is created once, whole.
 
-    plan.json                 what the job is; whoever creates it first decides
-    input/<id>/               the frozen input: thin tables without image bytes, and the list of its files
-    data/shard-00000.parquet  a shard's rows; that the file exists is the commit
-    report.json, report.html
-    _MANIFEST.json, _SUCCESS  last: the files with their rows, and what the job adds up to
-    lease.json                who works on the job now; see `lease`
-    attempts/                 notes of shards that are being worked on, until the job is done
-    _staging/                 unfinished files, on local disks only
-
-Of several writers of one name exactly one wins, however they are timed or killed. Object stores give this with a
-conditional put. On a local disk the store's own conditional put leaves its unfinished file beside the target, where
-readers of `data/` would find it after a kill; so a file is written under `_staging/` and then given its name by a
-hard link, which is atomic and refuses a name that is taken.
+Which files stand there is told in `layout`. Of several writers of one name exactly one wins, however they are timed or
+killed. Object stores give this with a conditional put. On a local disk the store's own conditional put leaves its
+unfinished file beside the target, where readers would find it after a kill; so a file is written under `_staging/` and
+then given its name by a hard link, which is atomic and refuses a name that is taken.
 """
 
 from __future__ import annotations
@@ -33,8 +24,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from pipelines.failpoints import failpoint
 from skipvision.errors import ConfigError, StorageError
 
-PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"
-DATA, INPUT, STAGING = "data", "input", "_staging"
+STAGING = "_staging"
 
 _ATTEMPTS = 3
 _LOCK = "lock"
@@ -75,7 +65,7 @@ class JobFolder:
             folder = cls(address)
             folder._probe()
         except (*_FAILURES, ValueError, StorageError) as error:
-            raise ConfigError(f"output {address} cannot be written: {_first_line(error)}") from error
+            raise ConfigError(f"output {address} cannot be written: {first_line(error)}") from error
         return folder
 
     def create(self, name: str, content: bytes) -> bool:
@@ -212,14 +202,12 @@ class JobFolder:
                 failpoint("remove", name)
                 obstore.delete(self._store, name)
 
-    def sweep(self, *, keep_input: str) -> None:
-        """Remove what killed attempts left behind: unfinished files, and frozen inputs that no plan names.
+    def remove_unfinished(self) -> None:
+        """Remove files that killed attempts left unfinished.
 
         Safe beside another running attempt: it stages again what it misses.
         """
-        unnamed = [name for name in self.names(INPUT) if not name.startswith(f"{INPUT}/{keep_input}/")]
-        staged = [name for name in self.names(STAGING) if name != f"{STAGING}/{_LOCK}"]
-        self.remove(staged + unnamed)
+        self.remove([name for name in self.names(STAGING) if name != f"{STAGING}/{_LOCK}"])
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -229,7 +217,7 @@ class JobFolder:
         except FileNotFoundError:
             raise
         except _FAILURES as error:
-            raise StorageError(f"{what} in {self.address}: {_first_line(error)}") from error
+            raise StorageError(f"{what} in {self.address}: {first_line(error)}") from error
 
     def _put_new(self, name: str, content: bytes) -> bool:
         try:
@@ -299,53 +287,6 @@ class _StoredFile(RawIOBase):
         return len(content)
 
 
-def shard_name(shard: int) -> str:
-    """The file that holds a shard's rows, and whose existence is its commit."""
-    return f"{DATA}/shard-{shard:05d}.parquet"
-
-
-def shard_of(name: str) -> int:
-    """The inverse of `shard_name`."""
-    return int(Path(name).stem.removeprefix("shard-"))
-
-
-def has_plan(address: str) -> bool:
-    """Whether a job stands at `address`; looks only, and creates nothing.
-
-    Raises:
-        ConfigError: the store at `address` cannot be read.
-    """
-    if "://" in address:
-        try:
-            return JobFolder(address).read(PLAN) is not None
-        except (BaseError, ValueError, StorageError) as error:
-            raise ConfigError(f"output {address} cannot be read: {_first_line(error)}") from error
-    return os.path.lexists(os.path.join(address, PLAN))
-
-
-def refuse_foreign_folder(address: str) -> None:
-    """Refuse a local folder with anything in it that no job put there, before it is touched.
-
-    Raises:
-        ConfigError: it holds other files, or is one.
-    """
-    if "://" in address or not os.path.lexists(address):
-        return
-    if not os.path.isdir(address):
-        raise ConfigError(f"output {address} is a file; name a folder that is new, empty or a job's")
-    present = set(os.listdir(address))
-    if PLAN not in present and present - {INPUT, STAGING}:
-        raise ConfigError(
-            f"output {address} exists and is no job: it holds {_some(present)}; name a folder that is new, empty or "
-            "a job's"
-        )
-
-
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _flush_to_disk(path: Path) -> None:
     # Without this a power cut can leave a linked name with no bytes behind it.
     descriptor = os.open(path, os.O_RDONLY)
@@ -355,5 +296,6 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what a store adds about its configuration."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.folder import PLAN, JobFolder
+from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.layout import PLAN
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
 from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY

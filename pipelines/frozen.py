@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.folder import INPUT, JobFolder
+from pipelines.folder import JobFolder
+from pipelines.layout import INPUT
 from skipvision.errors import ConfigError
 
 

@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from pipelines.attempts import ATTEMPTS
 from pipelines.cluster import cluster
 from pipelines.commit import committed_shards, read_success, write_manifest, write_success
-from pipelines.folder import SUCCESS, JobFolder, has_plan, refuse_foreign_folder
+from pipelines.folder import JobFolder
 from pipelines.freeze import check_same_input, freeze
 from pipelines.inference import Inference
+from pipelines.layout import SUCCESS, has_plan, refuse_foreign_folder, sweep
 from pipelines.lease import Lease, leased
 from pipelines.meter import JobMeter
 from pipelines.model import ChosenModel, choose_model
@@ -63,7 +64,7 @@ def _run(config: JobConfig, model: ChosenModel) -> JobReport:
     with leased(folder, seconds=config.lease_seconds) as lease:
         if finished := read_success(folder):
             return _already_done(config, finished)
-        folder.sweep(keep_input=plan.input_id)
+        sweep(folder, keep_input=plan.input_id)
         with _published(config.metrics_port) as registry:
             meter = JobMeter(plan, model, registry)
             meter.take_over(committed_shards(folder, plan).values())

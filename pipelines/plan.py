@@ -17,7 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.folder import PLAN, JobFolder
+from pipelines.folder import JobFolder
+from pipelines.layout import PLAN
 from pipelines.model import ChosenModel
 from skipvision.config import DEFAULT_PROMPT, JobConfig
 from skipvision.errors import ConfigError

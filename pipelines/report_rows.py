@@ -12,8 +12,9 @@ import pyarrow as pa
 from markupsafe import Markup
 from PIL import Image
 
-from pipelines.folder import JobFolder, shard_name
+from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.layout import shard_name
 from pipelines.pages import picture_uri
 from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar

@@ -16,7 +16,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.folder import DATA, PLAN, SUCCESS, JobFolder, has_plan, shard_of
+from pipelines.folder import JobFolder
+from pipelines.layout import DATA, PLAN, SUCCESS, has_plan, shard_of
 from pipelines.plan import JobPlan, read_plan
 from pipelines.result_rows import result_schema
 from skipvision.errors import ConfigError

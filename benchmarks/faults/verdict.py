@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.folder import MANIFEST, SUCCESS, JobFolder
+from pipelines.folder import JobFolder
+from pipelines.layout import MANIFEST, SUCCESS
 
 Row = dict[str, Any]
 

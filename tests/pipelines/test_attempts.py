@@ -25,7 +25,8 @@ from pipelines.attempts import (
     refuse_broken_engine,
 )
 from pipelines.failpoints import VARIABLE
-from pipelines.folder import JobFolder, shard_name
+from pipelines.folder import JobFolder
+from pipelines.layout import shard_name
 from skipvision.errors import EngineDeadError
 from tests.broken_images import write_good
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import obstore
 import pyarrow as pa
@@ -12,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import MemoryStore
 
-from pipelines.folder import DATA, STAGING, JobFolder, has_plan, refuse_foreign_folder, shard_name, shard_of
+from pipelines.folder import STAGING, JobFolder
+from pipelines.layout import DATA
 from skipvision.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ def test_nothing_unfinished_ever_stands_under_data(tmp_path, monkeypatch):
     assert folder.names(DATA) == []
     assert len(os.listdir(tmp_path / STAGING)) == 1
 
-    folder.sweep(keep_input="mine")
+    folder.remove_unfinished()
     assert os.listdir(tmp_path / STAGING) == []
 
 
@@ -80,7 +80,7 @@ def test_a_file_swept_away_by_another_attempt_is_staged_again(tmp_path, monkeypa
     def swept_once(store, staged, name, **options):
         seen.append(staged)
         if len(seen) == 1:
-            JobFolder(str(tmp_path)).sweep(keep_input="mine")
+            JobFolder(str(tmp_path)).remove_unfinished()
         rename(store, staged, name, **options)
 
     monkeypatch.setattr(obstore, "rename", swept_once)
@@ -88,48 +88,11 @@ def test_a_file_swept_away_by_another_attempt_is_staged_again(tmp_path, monkeypa
     assert (len(seen), folder.read("data/x")) == (2, b"content")
 
 
-def test_sweeping_leaves_the_plans_input_and_the_data_alone(folder):
-    for name in ("input/mine/a", "input/stale/a", "data/x", "plan.json"):
-        folder.create(name, b"1")
-    folder.sweep(keep_input="mine")
-    assert folder.names("input") == ["input/mine/a"]
-    assert folder.names(DATA) == ["data/x"]
-
-
-def test_shards_are_named_by_number():
-    assert [shard_of(shard_name(n)) for n in (0, 7, 99_999, 100_000)] == [0, 7, 99_999, 100_000]
-
-
 @pytest.mark.parametrize("address", ["/proc/nothing/here", "{file}/below", "s3://", "nowhere://bucket/folder"])
 def test_an_output_that_cannot_be_written_is_refused(tmp_path, address):
     (tmp_path / "file").write_text("a file")
     with pytest.raises(ConfigError, match="cannot be written"):
         JobFolder.open(address.format(file=tmp_path / "file"))
-
-
-def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match=r"is no job: it holds thesis\.tex"):
-        refuse_foreign_folder(str(tmp_path))
-    assert os.listdir(tmp_path) == ["thesis.tex"]
-
-
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(ConfigError, match="is a file"):
-        refuse_foreign_folder(str(tmp_path / "out"))
-
-
-def test_new_empty_and_interrupted_folders_are_welcome(tmp_path):
-    (tmp_path / "begun" / "input" / "abc").mkdir(parents=True)
-    (tmp_path / "empty").mkdir()
-    for name in ("begun", "empty", "new"):
-        refuse_foreign_folder(str(tmp_path / name))
-
-
-def test_looking_for_a_job_creates_nothing(tmp_path):
-    assert not has_plan(str(tmp_path / "new"))
-    assert not Path(tmp_path / "new").exists()
 
 
 def test_a_store_without_conditional_create_is_refused(monkeypatch):

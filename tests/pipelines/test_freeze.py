@@ -12,6 +12,7 @@ import pytest
 from pipelines.folder import JobFolder
 from pipelines.freeze import check_same_input, freeze
 from pipelines.frozen import frozen_name, read_table
+from pipelines.layout import sweep
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, check_same_job, read_plan
 from pipelines.result_rows import ROW_KEY
@@ -103,7 +104,7 @@ def test_whoever_plans_second_works_by_the_first_plan(tmp_path):
     folder, first = frozen(config)
     _, second = frozen(config)
     assert second == first
-    folder.sweep(keep_input=first.input_id)
+    sweep(folder, keep_input=first.input_id)
     assert {name.split("/")[1] for name in folder.names("input")} == {first.input_id}
 
 

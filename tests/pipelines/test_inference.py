@@ -15,9 +15,10 @@ import pytest
 from pipelines.account import all_tokens
 from pipelines.commit import FOOTER, committed_shard, committed_shards
 from pipelines.engine_thread import EngineThread, EngineWork
-from pipelines.folder import JobFolder, shard_name
+from pipelines.folder import JobFolder
 from pipelines.freeze import freeze
 from pipelines.inference import Inference, InferenceWorker, row_seed
+from pipelines.layout import shard_name
 from pipelines.model import choose_model
 from pipelines.observed import OBSERVED, record
 from pipelines.plan import JobPlan

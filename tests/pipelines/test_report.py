@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.folder import JobFolder, shard_name
+from pipelines.folder import JobFolder
 from pipelines.freeze import freeze, parquet_bytes
 from pipelines.frozen import frozen_name, read_table
+from pipelines.layout import shard_name
 from pipelines.model import ChosenModel
 from pipelines.plots import Part, number, part_bar, rates, ticks
 from pipelines.report import write_report

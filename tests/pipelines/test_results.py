@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.folder import PLAN, SUCCESS, JobFolder, shard_name
+from pipelines.folder import JobFolder
+from pipelines.layout import PLAN, SUCCESS, shard_name
 from pipelines.plan import JobPlan
 from pipelines.result_rows import result_schema
 from pipelines.results import export
