@@ -78,7 +78,7 @@ def play(
 ) -> None:
     """Play the cells that are not done yet, each written down as soon as it is."""
     if not suites or "cluster" in suites:
-        _refuse_where_nodes_cannot_be_fitted()
+        refuse_where_nodes_cannot_be_fitted()
     done = {name: counts for name, counts in _written(output).items() if name in SUITES}
     with TemporaryDirectory() as scratch, _all_suites(Path(scratch), repeats) as all_suites:
         for suite in all_suites.suites:
@@ -97,7 +97,8 @@ def play(
             _play_ray(Path(scratch), done, output)
 
 
-def _refuse_where_nodes_cannot_be_fitted() -> None:
+def refuse_where_nodes_cannot_be_fitted() -> None:
+    """Before hours of cells are played."""
     for kind, fitting in FITTED.items():
         if why_not := fitting.why_not():
             raise SystemExit(f"{kind!r} cannot be played here, for it takes a Linux, and rights to mount and to make "
