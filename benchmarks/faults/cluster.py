@@ -41,8 +41,6 @@ MOST_TAKEN_BYTES = 3 << 30
 """By a process that takes memory until it is ended for it."""
 _PATIENCE = 240.0
 _MOST_ATTEMPTS = 5
-_OOM_SECONDS = 60.0
-"""In which a raylet has to see that there is no memory left."""
 _ZOMBIE_SECONDS = 5.0
 """For what wakes to do its harm before the job is looked at."""
 
@@ -100,8 +98,11 @@ class ClusterMatrix:
         config = replace(self.config, output=output)
         first = self.start(config, wishes)
         waking: Callable[[], Any] | None = None
-        if kind not in INSIDE and (victim := _wait_for_pass(first, count_in, after)):
+        victim = None if kind in INSIDE else _wait_for_pass(first, count_in, after)
+        is_as_meant = True
+        if victim is not None:
             waking = self._strike(kind, victim, first)
+            is_as_meant = kind != "out of memory" or not _is_there(victim)
             if waking is None:
                 go.touch()
         ended = first.how_it_ended() if first.wait_ended_or_frozen() else "frozen"
@@ -109,7 +110,7 @@ class ClusterMatrix:
         if ended != "done":
             ends[self._finish(config, ends)] += 1
         if waking is not None:
-            assert psutil.pid_exists(victim), "what should wake to do its harm is gone"
+            is_as_meant = _is_there(victim)  # else there is nothing that could wake to do harm
             go.touch()
             waking()
             time.sleep(_ZOMBIE_SECONDS)
@@ -117,7 +118,7 @@ class ClusterMatrix:
             first.wake()
             ends[f"{first.how_it_ended()} when woken" if first.wait_ended_or_frozen() else "frozen again"] += 1
         first.signal(signal.SIGKILL)
-        return Played(judge(JobFolder(output), undisturbed), has_struck(count_in, after=after), ends)
+        return Played(judge(JobFolder(output), undisturbed), is_as_meant and has_struck(count_in, after=after), ends)
 
     def start(self, config: JobConfig, wishes: dict[str, Any]) -> Attempt:
         """Start an attempt on the cluster; what is wished fails in all of its processes."""
@@ -158,10 +159,20 @@ class ClusterMatrix:
             case "shared memory full":
                 _SHARED_MEMORY.fill(self.nodes.of(victim))
             case "out of memory":
-                psutil.Process(victim).wait(_OOM_SECONDS)  # its raylet ends it
+                _wait_for_end(victim)  # by its raylet
             case _:
                 raise ValueError(kind)
         return None
+
+
+def _is_there(process: int | None) -> bool:
+    return process is not None and psutil.pid_exists(process)
+
+
+def _wait_for_end(process: int) -> None:
+    until = time.monotonic() + _PATIENCE
+    while _is_there(process) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _wait_for_pass(driver: Attempt, count_in: Path, after: int) -> int | None:
