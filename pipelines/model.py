@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skipvision import zoo
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-from skipvision.families.checkpoint import check_vision_side, choose_skip, load_summary, read_config, visual_tokens
+from skipvision.families.checkpoint import (
+    DEFAULT_MODEL,
+    check_vision_side,
+    choose_skip,
+    load_summary,
+    read_config,
+    resolve_model,
+    visual_tokens,
+)
 from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig, plan_prompt
 
@@ -39,8 +46,8 @@ def choose_model(config: JobConfig) -> ChosenModel:
     Raises:
         ConfigError: there is no such model, or the skip setting or `max_tokens` do not fit it.
     """
-    name = config.model or "zoo"
-    location = str(zoo.path()) if name == "zoo" else name
+    name = config.model or DEFAULT_MODEL
+    location = resolve_model(name)
     if os.path.isdir(location):
         location = os.path.abspath(location)
     checkpoint = read_config(location)

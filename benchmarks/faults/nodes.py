@@ -86,7 +86,9 @@ class Nodes:
             self._cluster.remove_node(node, allow_graceful=False)
         while len(self._cluster.worker_nodes) < WORKERS:
             with self._fitting.worker() as fitted:
-                self._cluster.add_node(num_cpus=1, **fitted)  # for an engine, or for a task that feeds one
+                # For an engine and a task that feeds it: a driver that is frozen keeps what it has, and another one
+                # needs as much again beside it, on any two nodes that are left.
+                self._cluster.add_node(num_cpus=2, **fitted)
         return str(self._cluster.address)
 
     def kill_all(self) -> None:

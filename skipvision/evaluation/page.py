@@ -16,7 +16,7 @@ _WHOLE_PICTURE = 8.0
 def table(summary: Summary) -> str:
     """Accuracy by stratum in percent, tokens kept, FLOPs and speed; a row for each trial."""
     strata = [*summary["strata"]]
-    heads = ["trial", *strata, "average", "to the first", "same answer", "kept", "FLOPs (paper)", "items/s"]
+    heads = ["trial", *strata, "average", "to the first", "same answer", "kept", "FLOPs (paper)", "latency", "items/s"]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for trial in summary["trials"]:
         accuracy, change = trial["accuracy"], trial["difference"]
@@ -30,6 +30,7 @@ def table(summary: Summary) -> str:
                 "–" if is_first else f"{trial['same_answer']:.1%}",
                 f"{trial['kept_tokens']:.0f} of {trial['visual_tokens']:.0f}",
                 "–" if trial["paper_flops_share"] is None else f"{trial['paper_flops_share']:.1%}",
+                f"{1000 * trial['latency_seconds']:.1f} ms",
                 f"{trial['items_per_second']:.1f}",
             ]
         )
@@ -39,7 +40,7 @@ def table(summary: Summary) -> str:
         f"*{summary['items']} items ({counts}), answered greedily. Accuracies are mean grades; the average counts each "
         "stratum once. To the first trial: the mean difference over the same items, with the 95% interval of a paired "
         "bootstrap. Kept: visual tokens that enter the language model. FLOPs: of the prefill, visual tokens only, as "
-        "the paper counts.*"
+        "the paper counts. Latency: until the first token when nothing else is asked, vision tower included.*"
     )
     return "\n".join([*lines, "", note])
 

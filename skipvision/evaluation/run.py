@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from skipvision.method.plan import SkipConfig, SkipPlan, plan_prompt
 
 _AT_ONCE = 64
 """Items whose pictures are in memory together."""
+_ALONE = 24
+"""Items that are answered one at a time too, for their latency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Outcome:
     """The same with text and head; convention `causal`."""
     seconds: float
     """For all items together, pictures decoded and prepared beforehand."""
+    latency_seconds: float
+    """Until the first token of an answer when nothing else is asked; median of the first items."""
     visual_grid: int
     """Patches along the side of a picture, for telling sizes in patches."""
 
@@ -59,7 +64,8 @@ def evaluate(
     skips = [_checked_skip(trial) for trial in trials]
     outcomes: dict[int, Outcome] = {}
     for model in dict.fromkeys(trial.model for trial in trials):
-        with closing(Engine.load(model, skip="off", device=device, dtype=dtype)) as engine:
+        # Every trial looks at every picture itself: what an earlier one saw would flatter the speed of a later one.
+        with closing(Engine.load(model, skip="off", device=device, dtype=dtype, vision_cache_bytes=0)) as engine:
             for at, trial in enumerate(trials):
                 if trial.model == model:
                     outcomes[at] = _try(engine, items, trial, skips[at], max_tokens, listener)
@@ -82,16 +88,9 @@ def _try(
 ) -> Outcome:
     answers: list[Answer] = []
     seconds = 0.0
+    alone = [_timed(engine, _request(engine, item, trial, skip, 1)) for item in items[:_ALONE]]
     for some in _chunks(items):
-        requests = [
-            Request(
-                prompt=item.question,
-                images=tuple(engine.prepare(picture) for picture in _shown(item, trial)),
-                skip=skip,
-                sampling=Sampling(max_tokens=max_tokens),
-            )
-            for item in some
-        ]
+        requests = [_request(engine, item, trial, skip, max_tokens) for item in some]
         started = time.perf_counter()
         answers += engine.answer(requests)
         seconds += time.perf_counter() - started
@@ -109,8 +108,21 @@ def _try(
         paper_flops=tuple(_spent_and_full(plan, shape, "paper") for plan in plans),
         causal_flops=tuple(_spent_and_full(plan, shape, "causal") for plan in plans),
         seconds=seconds,
+        latency_seconds=median(alone),
         visual_grid=patch_grid(read_config(trial.model)),
     )
+
+
+def _request(engine: Engine, item: Item, trial: Trial, skip: SkipConfig, max_tokens: int) -> Request:
+    images = tuple(engine.prepare(picture) for picture in _shown(item, trial))
+    return Request(prompt=item.question, images=images, skip=skip, sampling=Sampling(max_tokens=max_tokens))
+
+
+def _timed(engine: Engine, request: Request) -> float:
+    """Seconds that a request takes when it is alone."""
+    started = time.perf_counter()
+    engine.answer([request])
+    return time.perf_counter() - started
 
 
 def _spent_and_full(plan: SkipPlan, shape: DecoderShape, convention: Convention) -> tuple[int, int]:

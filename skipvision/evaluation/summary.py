@@ -50,6 +50,7 @@ def _of_trial(items: Sequence[Item], strata: Sequence[str], outcome: Outcome, ba
         "paper_flops_share": _ratio(outcome.paper_flops),
         "causal_flops_share": _ratio(outcome.causal_flops),
         "items_per_second": len(items) / outcome.seconds,
+        "latency_seconds": outcome.latency_seconds,
         "by_size": _by_size(items, outcome),
     }
 

@@ -33,13 +33,17 @@ SUPPORTED = (
     "llava (LLaVA-1.5: CLIP tower, LLaMA, Mistral or Qwen2 decoder)",
     "llava_next (LLaVA-NeXT, also called LLaVA-1.6: the same towers and decoders)",
 )
-SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "zoo" / "scenes-llava"
+_ZOO = Path(__file__).resolve().parent.parent / "zoo"
+SHIPPED_MODELS = {"zoo": _ZOO / "skipping", "zoo-plain": _ZOO / "plain"}
+"""The small models that ship with the package: taught with Skip-Vision, and with all tokens."""
+DEFAULT_MODEL = "zoo"
 DECODERS = ("llama", "mistral", "qwen2")
 
 
 def resolve_model(model: str | Path | None) -> str:
-    """`zoo`, or nothing, is the small model that ships with the package; anything else is a folder or hub id."""
-    return str(SHIPPED_MODEL) if model in (None, "zoo") else str(model)
+    """`zoo`, or nothing, is the small model that ships, `zoo-plain` its twin; anything else is a folder or hub id."""
+    name = DEFAULT_MODEL if model is None else str(model)
+    return str(SHIPPED_MODELS.get(name, name))
 
 
 def read_config(model: str | Path | None) -> LlavaConfig | LlavaNextConfig:

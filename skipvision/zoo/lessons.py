@@ -1,14 +1,15 @@
-"""How the shipped model learns to caption and answer, with all tokens and with Skip-Vision.
+"""How the shipped models learn to describe and answer, with all tokens and with Skip-Vision.
 
-One picture teaches several things at once: its caption and some questions follow the same image block, each hidden
-from the others by the attention mask and each starting at the same position, exactly as it is asked alone later.
+One picture teaches several things at once: its description and some questions follow the same image block, each hidden
+from the others by the attention mask and each starting at the same position, exactly as it is asked alone later. A long
+answer counts for more than a short one, but not by as much as it is longer.
 The tower is frozen, as LLaVA's is; the projector, the decoder and the summary pooling learn.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,10 @@ from skipvision.method.plan import SkipConfig, SkipPlan, plan_prompt
 from skipvision.method.skip_ffn import FfnRows, skipping_ffn
 from skipvision.method.split import split_visual_tokens
 from skipvision.method.summary import SummaryPooling
-from skipvision.scenes import CAPTION_PROMPTS, scene
-from skipvision.zoo.schedule import Schedule
+from skipvision.zoo.photograph import draw_stretch, normalise, photograph
+from skipvision.zoo.schedule import Schedule, multiplying
 from skipvision.zoo.shape import VISUAL_TOKENS
-from skipvision.zoo.tower import draw_stretch, normalise, photograph
+from skipvision.zoo.turns import MADE_IN_TURN, picture, questions_about
 
 BEFORE, AFTER = "<s>USER: <image>", "\n"
 """What the chat template writes around an image."""
@@ -50,16 +51,15 @@ class Lesson:
     turns: tuple[Turn, ...]
 
 
-def lessons(tokenizer: PreTrainedTokenizerFast, *, first_seed: int, seed: int, questions: int = 3) -> Iterator[Lesson]:
-    """Endless lessons on fresh scenes, whose seeds count up from `first_seed`: a caption and some questions each."""
-    rng = random.Random(seed)
-    at = first_seed
-    while True:
-        drawn = scene(at)
-        asked = [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, questions)]
-        turns = tuple(_turn(tokenizer, question, answer) for question, answer in asked)
-        yield Lesson(photograph(drawn, rng, stretch=draw_stretch(rng)), turns)
-        at += 1
+def lessons(tokenizer: PreTrainedTokenizerFast, seeds: range, *, questions: int) -> list[Lesson]:
+    """A lesson for each seed, the kinds of pictures in turn; the same ones for the same seeds."""
+    return [_lesson(tokenizer, seed, questions) for seed in seeds]
+
+
+def _lesson(tokenizer: PreTrainedTokenizerFast, seed: int, questions: int) -> Lesson:
+    kind, rng = MADE_IN_TURN[seed % len(MADE_IN_TURN)], random.Random(f"lesson {seed}")
+    turns = tuple(_turn(tokenizer, *turn) for turn in questions_about(kind, seed, questions=questions))
+    return Lesson(photograph(picture(kind, seed), rng, stretch=draw_stretch(rng)), turns)
 
 
 class Reader:
@@ -68,7 +68,7 @@ class Reader:
     def __init__(
         self, model: LlavaForConditionalGeneration, summary: SummaryPooling, tokenizer: PreTrainedTokenizerFast
     ) -> None:
-        self.model, self.summary = model, summary
+        self.model, self.summary, self.tokenizer = model, summary, tokenizer
         self.core: Any = model.model
         self.layers = layers_to_read(model.config.vision_feature_layer, len(self.core.vision_tower.encoder.layers))
         self.before = _ids(tokenizer, BEFORE)[:-1]  # the image's placeholder is replaced by its tokens
@@ -81,7 +81,7 @@ class Reader:
         return nn.ModuleDict(parts)
 
     def loss(self, batch: list[Lesson], config: SkipConfig, *, forgetting: bool = False) -> Tensor:
-        """Mean cross-entropy over the tokens of the answers.
+        """Mean cross-entropy over the tokens of the answers, each weighted by its answer's length to the power -0.5.
 
         Args:
             forgetting: hide the skipped tokens from the answers, as they are when an answer is decoded. The token
@@ -98,13 +98,14 @@ class Reader:
                 position_ids=turns.positions(),
                 use_cache=False,
             ).last_hidden_state
-        said = hidden[:, plan.prompt_tokens :][turns.speaks]
-        return cross_entropy(self.model.lm_head(said), turns.wanted)
+            said = self.model.lm_head(hidden[:, plan.prompt_tokens :][turns.speaks])
+        each = cross_entropy(said.float(), turns.wanted, reduction="none")
+        return (each * turns.weights).sum() / turns.weights.sum()
 
     def _prefix(self, pixels: Tensor, config: SkipConfig) -> Tensor:
         with torch.no_grad():
             seen, saliency = run_tower(self.core.vision_tower, normalise(pixels), layers=self.layers)
-        features = self.core.multi_modal_projector(seen)
+        features = self.core.multi_modal_projector(seen).float()
         image = split_visual_tokens(features, saliency, config, self.summary).sequence()
         table = self.core.get_input_embeddings()
         before, after = (table(torch.tensor(ids)).expand(len(image), -1, -1) for ids in (self.before, self.after))
@@ -132,6 +133,7 @@ class _Turns:
         self.speaks = torch.zeros(len(batch), width, dtype=torch.bool)
         self.is_answer = torch.zeros(len(batch), width, dtype=torch.bool)
         wanted: list[int] = []
+        weights: list[float] = []
         for row, lesson in enumerate(batch):
             at = 0
             for number, turn in enumerate(lesson.turns):
@@ -141,9 +143,12 @@ class _Turns:
                 self.place[row, at:end] = torch.arange(len(turn.ids))
                 self.speaks[row, at + turn.answer_start - 1 : end - 1] = True
                 self.is_answer[row, at + turn.answer_start : end] = True
-                wanted += turn.ids[turn.answer_start :]
+                said = turn.ids[turn.answer_start :]
+                wanted += said
+                weights += [len(said) ** -0.5] * len(said)
                 at = end
         self.wanted = torch.tensor(wanted)
+        self.weights = torch.tensor(weights)
 
     def positions(self) -> Tensor:
         """(batch, start + width): every turn goes on from the prefix."""
@@ -164,27 +169,33 @@ class _Turns:
         return (visible & causal)[:, None]
 
 
-def teach(
-    reader: Reader, source: Iterator[Lesson], *, name: str, steps: int, batch: int, peak: float,
-    skip: SkipConfig, skip_share: float, seed: int,
-) -> None:  # fmt: skip
-    """Run one round in place.
+class LessonStage:
+    """Batches of lessons under settings that take turns by lot, by number.
 
     Args:
-        skip: the setting of the batches that skip.
-        skip_share: share of batches that skip; the others see all tokens, so that the model answers both ways.
+        mix: settings with their shares of the batches.
+        questions: about each picture, beside its description.
     """
-    reader.model.train()
-    rng = random.Random(seed)
-    schedule = Schedule(reader.learnable(), peak=peak, steps=steps, name=name)
-    latest = {"all": float("nan"), "skip": float("nan")}
-    for step in range(steps):
-        config = skip if rng.random() < skip_share else SkipConfig()
-        loss = reader.loss([next(source) for _ in range(batch)], config, forgetting=True)
+
+    def __init__(
+        self, reader: Reader, mix: Sequence[tuple[str, float]], *, batch: int, questions: int, first_seed: int
+    ) -> None:
+        self.module = reader.learnable().train()
+        self._reader, self._batch, self._questions, self._first_seed = reader, batch, questions, first_seed
+        self._settings = [SkipConfig.parse(setting) for setting, _ in mix]
+        self._shares = [share for _, share in mix]
+        self._told: dict[str, float] = {}
+
+    def step(self, number: int, schedule: Schedule) -> dict[str, float]:
+        """Learn from one batch; the latest loss under each setting."""
+        [setting] = random.Random(f"setting {number}").choices(self._settings, self._shares)
+        first = self._first_seed + number * self._batch
+        batch = lessons(self._reader.tokenizer, range(first, first + self._batch), questions=self._questions)
+        with multiplying():
+            loss = self._reader.loss(batch, setting, forgetting=setting.forget_skipped)
         schedule.learn(loss)
-        latest["all" if config.is_off else "skip"] = loss.item()
-        if step % 50 == 0:
-            schedule.say(loss_all=latest["all"], loss_skip=latest["skip"])
+        self._told[setting.describe()] = loss.item()
+        return self._told
 
 
 def _turn(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> Turn:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from skipvision.families import choose_dtype
 
 WARM_UP_STEPS = 150
 ADAM_SHARE = 0.2
@@ -30,6 +34,16 @@ class Schedule:
         self.parameters, self.peak, self.steps, self.name = [*learnable.values()], peak, steps, name
         self.step = 0
         self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on from here, beside the weights."""
+        return {"step": self.step, "muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.step = state["step"]
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
 
     def learn(self, loss: Tensor) -> None:
         """Take one step down the gradient of `loss`."""
@@ -57,11 +71,20 @@ class Schedule:
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon (K. Jordan, 2024) in the dtype of the weights, with the step size of arXiv:2502.16982.
+def multiplying() -> torch.autocast:
+    """Multiplies in bfloat16 inside the `with` block, on processors that have units for it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=_dtype() == torch.bfloat16)
 
-    `torch.optim.Muon` orthogonalises in bfloat16, which is hundreds of times slower than float32 on processors that
-    have no units for it.
+
+def _dtype() -> torch.dtype:
+    return choose_dtype("auto", torch.device("cpu"))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (K. Jordan, 2024) with the step size of arXiv:2502.16982.
+
+    `torch.optim.Muon` orthogonalises in bfloat16, which is dozens of times slower than float32 on processors that have
+    no units for it; this one chooses.
     """
 
     def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
@@ -71,25 +94,37 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
+            learning = [matrix for matrix in group["params"] if matrix.grad is not None]
+            updates = []
+            for matrix in learning:
                 momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
                 momentum.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
+                updates.append(matrix.grad.lerp(momentum, group["momentum"]))
+            for matrix, update in zip(learning, _orthogonalised_all(updates), strict=True):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest matrix with singular values around 1, by five quintic Newton-Schulz steps.
+def _orthogonalised_all(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each of them; those of one shape together, since one by one they are too small to keep a processor busy."""
+    results: dict[int, Tensor] = {}
+    for shape in {matrix.shape for matrix in matrices}:
+        alike = [at for at, matrix in enumerate(matrices) if matrix.shape == shape]
+        stacked = torch.stack([matrices[at] for at in alike]).to(_dtype())
+        results |= dict(zip(alike, orthogonalised(stacked), strict=True))
+    return [results[at] for at in range(len(matrices))]
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """The nearest matrices with singular values around 1, by five quintic Newton-Schulz steps.
 
     Args:
-        matrix: (rows, columns), any float dtype.
+        matrices: (..., rows, columns), any float dtype.
     """
-    flat: Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    flat = flat / flat.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    flat: Tensor = matrices.mT if is_tall else matrices
+    flat = flat / flat.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = flat @ flat.T
+        gram = flat @ flat.mT
         flat = 3.4445 * flat + (-4.7750 * gram + 2.0315 * gram @ gram) @ flat
-    return flat.T if matrix.shape[0] > matrix.shape[1] else flat
+    return flat.mT if is_tall else flat

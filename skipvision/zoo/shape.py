@@ -1,12 +1,12 @@
-"""The shape of the model that ships: a LLaVA of a few million parameters with its own tokenizer and processor.
+"""The shape of the models that ship: a LLaVA of a few million parameters with its own tokenizer and processor.
 
 It is an ordinary `LlavaForConditionalGeneration` folder: a CLIP tower with a CLS row, a two-layer projector and a
-LLaMA decoder. 128 px in patches of 8 give 256 visual tokens.
+LLaMA decoder. 224 px in patches of 14, as in CLIP's own towers of that size, give 256 visual tokens.
 """
 
 from __future__ import annotations
 
-import random
+import re
 from collections.abc import Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -19,14 +19,15 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from skipvision.scenes import CAPTION_PROMPTS, scene
+from skipvision.zoo.turns import MADE_IN_TURN, questions_about
 
-IMAGE_SIDE = 128
-PATCH_SIDE = 8
+IMAGE_SIDE = 224
+PATCH_SIDE = 14
 VISUAL_TOKENS = (IMAGE_SIDE // PATCH_SIDE) ** 2
-VOCABULARY = 512
+VOCABULARY = 640
 IMAGE_MEAN = (0.8, 0.8, 0.8)
 IMAGE_STD = (0.3, 0.3, 0.3)
+_WRITTEN = re.compile(r"(?<![A-Za-z])[A-Z0-9]+(?![a-z])")
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>")
 CHAT_TEMPLATE = (
     "<s>{% for message in messages %}{% if message['role'] == 'user' %}USER: "
@@ -39,10 +40,10 @@ CHAT_TEMPLATE = (
 
 def tower_config() -> CLIPVisionConfig:
     return CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
+        hidden_size=192,
+        intermediate_size=768,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=3,
         image_size=IMAGE_SIDE,
         patch_size=PATCH_SIDE,
     )
@@ -54,9 +55,9 @@ def model_config() -> LlavaConfig:
         hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=4,
-        num_attention_heads=6,
+        num_attention_heads=3,
         num_key_value_heads=3,
-        head_dim=32,
+        head_dim=64,
         max_position_embeddings=1024,
         pad_token_id=SPECIAL_TOKENS.index("<pad>"),
         bos_token_id=SPECIAL_TOKENS.index("<s>"),
@@ -74,7 +75,8 @@ def model_config() -> LlavaConfig:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer over the words of scenes; letters of rendered texts stay single tokens."""
+    """A byte-level BPE tokenizer over the words of questions and answers; what is written in a picture stays single
+    characters."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -119,11 +121,9 @@ def build_processor(
 
 
 def _sentences() -> Iterator[str]:
-    """Prompts and answers in the words of the scenes; rendered letters are left out, so that none are merged."""
-    rng = random.Random(0)
-    for seed in range(3000):
-        drawn = scene(seed)
-        for question, answer in [*drawn.questions(rng, 3), (rng.choice(CAPTION_PROMPTS), drawn.caption())]:
-            letters = drawn.text.letters if drawn.text else ""
-            yield f"USER: \n{question} ASSISTANT:"
-            yield answer.replace(letters, "") if letters else answer
+    """What is asked and answered. What is written in the pictures is in capitals and digits; it is left out, so that no
+    two of its characters are merged."""
+    for at in range(6000):
+        for question, answer in questions_about(MADE_IN_TURN[at % len(MADE_IN_TURN)], at, questions=3):
+            yield f"USER: \n{_WRITTEN.sub('', question)} ASSISTANT:"
+            yield _WRITTEN.sub("", answer)

@@ -1,24 +1,29 @@
-"""The recipe of the shipped model, from nothing to a folder: `skipvision zoo train`.
+"""The recipe of the shipped models, from nothing to two folders: `skipvision zoo train`.
 
 First the tower learns to see, and to look at everything that is there (see `tower`). Then, with the tower frozen, the
-projector and the decoder learn to caption and answer, in rounds: all visual tokens first, then with Skip-Vision active
-in a share of the batches, the paper's 100/156 of 576 scaled to this encoder; the summary pooling learns there.
+projector and the decoder learn to describe: from the most salient tokens alone, which is quick, then from all of them.
+From there the recipe forks into two models that are taught the same questions about the same pictures in as many
+steps: one with all tokens, and one with Skip-Vision, under the paper's settings scaled to this encoder by turns, and
+under none in some batches, so that it answers under any of them. The summary pooling learns there.
 
 Skipped tokens are hidden from all but the first token of an answer, as they are when their keys and values are
 forgotten. The paper trains without that and loses little; a decoder this small leans on the skipped tokens while it
-writes, and loses most of its captions.
+writes.
 
-Each stage is saved when it ends, so that a run that is stopped goes on with the stage it was in. Two hours on two cores
-in float32.
+Matrix products are in bfloat16 where the processor has units for it, weights and sums in float32. A run that is stopped
+goes on where it last saved itself.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,40 +31,67 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from skipvision.families.checkpoint import save_skip, scaled_paper_setting
+from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
-from skipvision.zoo.lessons import Reader, lessons, teach
+from skipvision.zoo.lessons import LessonStage, Reader
+from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import VISUAL_TOKENS, build_processor, build_tokenizer, model_config
-from skipvision.zoo.tower import SightLessons, train_tower
+from skipvision.zoo.tower import TowerStage
+
+SAVE_EVERY = 200
+"""Steps from which a stage that was stopped goes on."""
+SECONDS_FILE = "seconds.json"
+"""What each stage took, in the folder of unfinished stages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReadingRound:
-    """One round of captions and questions."""
+class Round:
+    """One stage in which the decoder learns."""
 
     name: str
     steps: int
     peak: float
     """Highest learning rate."""
-    skip_share: float
-    """Share of the batches that skip; the others see all tokens."""
-    questions: int = 3
-    """Asked beside the caption of each picture."""
+    mix: tuple[tuple[str, float], ...]
+    """Skip settings, each with its share of the batches."""
+    questions: int
+    """Asked about each picture, beside its description."""
+    first_seed: int
+    """Of its pictures."""
+    batch: int = 32
+    """Pictures a step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Sizes of the stages. The default is how the shipped model was made; seeds below ten million are held out."""
+    """Sizes of the stages. The default is how the shipped models were made; seeds below ten million are held out."""
 
-    batch: int = 16
-    """Pictures a step."""
-    tower_steps: int = 4500
+    tower_steps: int = 1900
     tower_peak: float = 2e-2
-    rounds: tuple[ReadingRound, ...] = (
-        ReadingRound(name="all", steps=300, peak=1e-2, skip_share=0.0),
-        ReadingRound(name="skip", steps=3200, peak=1e-2, skip_share=0.75),
-        ReadingRound(name="settle", steps=700, peak=4e-3, skip_share=0.4),
-        ReadingRound(name="captions", steps=800, peak=6e-3, skip_share=0.2, questions=1),
+    tower_batch: int = 24
+    describe: tuple[Round, ...] = (
+        Round(name="salient", steps=1500, peak=1e-2, mix=(("saliency:80", 1.0),), questions=2, first_seed=200_000_000),
+        Round(name="all", steps=600, peak=6e-3, mix=(("off", 1.0),), questions=3, first_seed=300_000_000),
     )
+    """What both models have in common."""
+    plain: Round = Round(name="plain", steps=450, peak=6e-3, mix=(("off", 1.0),), questions=4, first_seed=500_000_000)
+    skipping: Round = Round(
+        name="skipping", steps=450, peak=6e-3, questions=4, first_seed=500_000_000,
+        mix=(("44/69", 0.5), ("28/69", 0.15), ("114/142", 0.15), ("off", 0.2)),
+    )  # fmt: skip
+
+
+class Stage(Protocol):
+    """Something that learns step by step; a step depends on nothing but its number and the weights."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What learns."""
+        ...
+
+    def step(self, number: int, schedule: Schedule) -> dict[str, float]:
+        """Take it; what is worth telling."""
+        ...
 
 
 class Nursery:
@@ -71,70 +103,106 @@ class Nursery:
         self.tokenizer = build_tokenizer()
         self.model = LlavaForConditionalGeneration(model_config())
         self.summary = SummaryPooling(self.model.config.text_config.hidden_size)
+        self._parts = nn.ModuleDict({"model": self.model, "summary": self.summary})
         work.mkdir(parents=True, exist_ok=True)
 
-    def stage(self, name: str, learn: Callable[[], None]) -> None:
-        """Run one stage, or take what an earlier run left of it."""
-        parts = nn.ModuleDict({"model": self.model, "summary": self.summary})
-        kept = self.work / f"{name}.safetensors"
-        if kept.exists():
-            parts.load_state_dict(load_file(kept), strict=False)  # tied weights are stored once
-            return
-        learn()
-        unfinished = kept.with_suffix(".tmp")
-        save_file(_untied(parts), unfinished)
-        unfinished.rename(kept)
+    def grow(self, plain: Path, skipping: Path) -> None:
+        """Run all stages and write both checkpoints."""
+        recipe = self.recipe
+        tower = self.model.model.vision_tower
+        self._learn("tower", recipe.tower_steps, recipe.tower_peak,
+                    lambda: TowerStage(tower, batch=recipe.tower_batch, first_seed=10_000_000))  # fmt: skip
+        for each in recipe.describe:
+            self._read(each)
+        common = {name: value.clone() for name, value in self._parts.state_dict().items()}
+        self._read(recipe.plain)
+        self.export(plain, SkipConfig())
+        self._parts.load_state_dict(common)
+        self._read(recipe.skipping)
+        self.export(skipping, scaled_paper_setting(VISUAL_TOKENS))
 
-    def grow(self) -> None:
-        """Run all stages."""
-        self.stage("tower", self._see)
-        for number, round_ in enumerate(self.recipe.rounds):
-            self.stage(round_.name, partial(self._read, round_, 20_000_000 + 10_000_000 * number))
-
-    def export(self, output: Path) -> None:
-        """Write the checkpoint folder: transformers loads it, and it carries its SkipConfig."""
+    def export(self, output: Path, skip: SkipConfig) -> None:
+        """Write a checkpoint folder: transformers loads it, and it carries its SkipConfig if it has one."""
         fresh = output.with_name(output.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         self.model.eval().save_pretrained(fresh)
         build_processor(self.tokenizer).save_pretrained(fresh)
-        save_skip(fresh, scaled_paper_setting(VISUAL_TOKENS), self.summary)
+        if not skip.is_off:
+            save_skip(fresh, skip, self.summary)
         shutil.rmtree(output, ignore_errors=True)
         fresh.rename(output)
 
-    def _see(self) -> None:
-        train_tower(
-            SightLessons(self.model.model.vision_tower),
-            steps=self.recipe.tower_steps,
-            batch=self.recipe.batch,
-            peak=self.recipe.tower_peak,
-            first_seed=10_000_000,
-            seed=0,
-        )
+    def _read(self, round_: Round) -> None:
+        reader = Reader(self.model, self.summary, self.tokenizer)
+        make = partial(
+            LessonStage, reader, round_.mix, batch=round_.batch, questions=round_.questions,
+            first_seed=round_.first_seed,
+        )  # fmt: skip
+        self._learn(round_.name, round_.steps, round_.peak, make)
 
-    def _read(self, round_: ReadingRound, first_seed: int) -> None:
-        teach(
-            Reader(self.model, self.summary, self.tokenizer),
-            lessons(self.tokenizer, first_seed=first_seed, seed=first_seed, questions=round_.questions),
-            name=round_.name,
-            steps=round_.steps,
-            batch=self.recipe.batch,
-            peak=round_.peak,
-            skip=scaled_paper_setting(VISUAL_TOKENS),
-            skip_share=round_.skip_share,
-            seed=first_seed,
-        )
+    def _learn(self, name: str, steps: int, peak: float, make: Callable[[], Stage]) -> None:
+        """Run one stage, from where an earlier run left it."""
+        kept = self.work / f"{name}.safetensors"
+        if kept.exists():
+            self._parts.load_state_dict(load_file(kept), strict=False)  # tied weights are stored once
+            return
+        stage = make()
+        schedule = Schedule(stage.module, peak=peak, steps=steps, name=name)
+        going = _Going(self.work / f"{name}.going", nn.ModuleDict({"parts": self._parts, "stage": stage.module}))
+        spent = going.load(schedule)
+        started = time.monotonic()
+        while schedule.step < steps:
+            told = stage.step(schedule.step, schedule)
+            if schedule.step % 50 == 0:
+                schedule.say(**told)
+            if schedule.step % SAVE_EVERY == 0:
+                going.save(schedule, spent + time.monotonic() - started)
+        _note_seconds(self.work / SECONDS_FILE, name, spent + time.monotonic() - started)
+        unfinished = kept.with_suffix(".tmp")
+        save_file(_untied(self._parts), unfinished)
+        unfinished.rename(kept)
+        going.remove()
 
 
-def train(work: Path, output: Path, recipe: Recipe | None = None) -> None:
-    """Make the model.
+class _Going:
+    """A stage that is not finished yet, in a file."""
+
+    def __init__(self, path: Path, modules: nn.Module) -> None:
+        self._path, self._modules = path, modules
+
+    def save(self, schedule: Schedule, seconds: float) -> None:
+        state = {"modules": self._modules.state_dict(), "schedule": schedule.state_dict(), "seconds": seconds}
+        unfinished = self._path.with_suffix(".tmp")
+        torch.save(state, unfinished)
+        unfinished.rename(self._path)
+
+    def load(self, schedule: Schedule) -> float:
+        """Go on from the file, if there is one; seconds that were spent until then."""
+        if not self._path.exists():
+            return 0.0
+        state: dict[str, Any] = torch.load(self._path, weights_only=True)
+        self._modules.load_state_dict(state["modules"])
+        schedule.load_state_dict(state["schedule"])
+        return float(state["seconds"])
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def train(work: Path, plain: Path, skipping: Path, recipe: Recipe | None = None) -> None:
+    """Make both models.
 
     Args:
-        work: where finished stages are kept; give the same folder again to go on.
-        output: the checkpoint folder; replaced when all stages are done.
+        work: where stages are kept; give the same folder again to go on.
+        plain: folder of the checkpoint that was taught with all tokens; replaced when it is done.
+        skipping: folder of the one that was taught with Skip-Vision.
     """
-    nursery = Nursery(work, recipe or Recipe())
-    nursery.grow()
-    nursery.export(output)
+    Nursery(work, recipe or Recipe()).grow(plain, skipping)
+
+
+def _note_seconds(path: Path, stage: str, seconds: float) -> None:
+    noted = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**noted, stage: round(seconds, 1)}, indent=2) + "\n")
 
 
 def _untied(module: nn.Module) -> dict[str, Tensor]:

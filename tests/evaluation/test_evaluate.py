@@ -57,6 +57,7 @@ def test_a_summary_says_what_was_answered(items: list[Item], outcomes: list[Outc
     assert second["accuracy"]["all"]["mean"] == 1 / 8
     assert second["difference"]["mean"] == pytest.approx(1 / 8 - 0.75)
     assert second["same_answer"] == 2 / 8
+    assert second["latency_seconds"] == outcomes[3].latency_seconds > 0
     assert second["kept_tokens"] == 10
     assert 0 < second["paper_flops_share"] < second["causal_flops_share"] < 1
     assert sum(each["items"] for each in first["by_size"]) == 8
@@ -70,7 +71,8 @@ def test_a_table_has_a_row_for_each_trial_and_no_flops_without_pictures(
         "off", "off@blank", "off@nothing", "4/6:plain", "4/6:plain:keep", "off",
     ]  # fmt: skip
     assert " 10 of 16 " in rows[5]
-    assert rows[4].split("|")[-3].strip() == "–"
+    assert rows[5].split("|")[-3].strip() == f"{1000 * outcomes[3].latency_seconds:.1f} ms"
+    assert rows[4].split("|")[-4].strip() == "–"
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:

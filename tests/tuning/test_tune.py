@@ -309,7 +309,7 @@ def test_the_example_runs_as_it_is_written_but_shorter(tmp_path: Path, monkeypat
     assert main([teach[0], "tune.yaml"]) == 0
     assert main([*ask, "--items", "2", "--output", "asked"]) == 0
     trials = json.loads((tmp_path / "asked" / "summary.json").read_text())["trials"]
-    assert [trial["skip"] for trial in trials] == ["off", "44/69", "44/69"]
+    assert [trial["skip"] for trial in trials] == ["off", "44/69:plain", "44/69"]
 
 
 def test_training_that_diverges_says_so_and_what_to_do(

@@ -13,8 +13,8 @@ from skipvision.families.patch import skipping
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
 from skipvision.zoo.lessons import Reader, lessons
+from skipvision.zoo.photograph import normalise
 from skipvision.zoo.shape import VISUAL_TOKENS, build_tokenizer, model_config
-from skipvision.zoo.tower import normalise
 
 SKIP = scaled_paper_setting(VISUAL_TOKENS)
 KEPT = replace(SKIP, forget_skipped=False)
@@ -29,23 +29,22 @@ def reader():
 
 @pytest.fixture(scope="module")
 def batch(reader):
-    source = lessons(build_tokenizer(), first_seed=5, seed=1)
-    return [next(source) for _ in range(3)]
+    return lessons(reader.tokenizer, range(7, 10), questions=3)
 
 
 def by_turn(batch):
     return [replace(lesson, turns=(turn,)) for lesson in batch for turn in lesson.turns]
 
 
-def said(lesson):
-    return sum(len(turn.ids) - turn.answer_start for turn in lesson.turns)
+def weight(lesson):
+    return sum((len(turn.ids) - turn.answer_start) ** 0.5 for turn in lesson.turns)
 
 
 @pytest.mark.parametrize("config", [SkipConfig(), SKIP], ids=["all", "skip"])
 @pytest.mark.parametrize("forgetting", [False, True])
 def test_turns_do_not_see_each_other(reader, batch, config, forgetting):
     together = reader.loss(batch, config, forgetting=forgetting)
-    alone = [(reader.loss([one], config, forgetting=forgetting), said(one)) for one in by_turn(batch)]
+    alone = [(reader.loss([one], config, forgetting=forgetting), weight(one)) for one in by_turn(batch)]
     torch.testing.assert_close(together, sum(loss * n for loss, n in alone) / sum(n for _, n in alone))
 
 

@@ -6,16 +6,24 @@ import pytest
 import torch
 from transformers import CLIPVisionModel
 
-from skipvision.zoo.schedule import Schedule, orthogonalised
+from skipvision.zoo.schedule import Schedule, _orthogonalised_all, orthogonalised
 from skipvision.zoo.shape import tower_config
 
 
-@pytest.mark.parametrize("shape", [(48, 48), (48, 96), (96, 48)])
+@pytest.mark.parametrize("shape", [(48, 48), (48, 96), (96, 48), (3, 96, 48)])
 def test_an_orthogonalised_matrix_has_singular_values_around_one(shape):
     torch.manual_seed(0)
     update = orthogonalised(torch.randn(shape))
     assert update.shape == shape
     assert ((torch.linalg.svdvals(update) - 1).abs() < 0.4).all()
+
+
+def test_matrices_are_orthogonalised_together_as_they_are_alone():
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((16, 32), (32, 16), (16, 32))]
+    for together, matrix in zip(_orthogonalised_all(matrices), matrices, strict=True):
+        alone = orthogonalised(matrix.to(together.dtype))
+        torch.testing.assert_close(together, alone, rtol=0.02, atol=0.02)  # bfloat16, on processors that have it
 
 
 def test_orthogonalising_keeps_the_direction():
@@ -30,7 +38,7 @@ def test_every_weight_that_has_a_gradient_learns():
     tower = CLIPVisionModel(tower_config())
     before = {path: p.detach().clone() for path, p in tower.named_parameters()}
     schedule = Schedule(tower, peak=1e-2, steps=10, name="one")
-    schedule.learn(tower(torch.randn(1, 3, 128, 128)).pooler_output.square().sum())
+    schedule.learn(tower(torch.randn(1, 3, 224, 224)).pooler_output.square().sum())
     moved = {path for path, p in tower.named_parameters() if not torch.equal(p, before[path])}
     assert {path for path, p in tower.named_parameters() if p.grad is not None and p.grad.any()} <= moved
 

@@ -9,8 +9,10 @@ import pytest
 from transformers import LlavaForConditionalGeneration
 
 from skipvision.families.checkpoint import scaled_paper_setting
-from skipvision.scenes import LETTERS, scene
+from skipvision.scenes import scene
 from skipvision.zoo.shape import VISUAL_TOKENS, build_processor, build_tokenizer, model_config
+from skipvision.zoo.sights import CHARACTERS
+from skipvision.zoo.turns import MADE_IN_TURN, questions_about
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,15 @@ def test_any_text_survives_the_tokenizer(tokenizer):
 
 
 def test_rendered_letters_are_one_token_each(tokenizer):
-    for letters in ("AC", LETTERS[:3], LETTERS[-3:]):
+    for letters in ("AC", CHARACTERS[:8], CHARACTERS[-8:], "TOTAL"):
         assert tokenizer.tokenize(f"the text {letters}")[-len(letters) :] == list(letters)
 
 
-def test_captions_are_short(tokenizer):
-    lengths = [len(tokenizer(scene(seed).caption())["input_ids"]) for seed in range(200)]
-    assert max(lengths) < 60
+def test_answers_are_short(tokenizer):
+    answers = [
+        answer for seed in range(40) for kind in MADE_IN_TURN for _, answer in questions_about(kind, seed, questions=1)
+    ]
+    assert max(len(tokenizer(answer)["input_ids"]) for answer in answers) < 75
 
 
 def test_the_processor_pads_to_a_square_and_makes_256_tokens(tokenizer):
@@ -39,7 +43,7 @@ def test_the_processor_pads_to_a_square_and_makes_256_tokens(tokenizer):
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     picture = np.random.default_rng(0).integers(0, 255, (90, 200, 3), np.uint8)
     read = processor(images=picture, text=prompt, add_special_tokens=False, return_tensors="np")
-    assert read["pixel_values"].shape == (1, 3, 128, 128)
+    assert read["pixel_values"].shape == (1, 3, 224, 224)
     assert (read["input_ids"] == tokenizer.convert_tokens_to_ids("<image>")).sum() == VISUAL_TOKENS == 256
     assert prompt == "<s>USER: <image>\nWhat is it? ASSISTANT:"
 

@@ -1,0 +1,79 @@
+"""What the shipped models are asked: scenes and exercises, named by a kind and a seed, with questions and answers.
+
+The first question about a picture asks for all of it: long answers teach seeing, short ones teach answering.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from itertools import groupby
+
+from skipvision.exercises import STRATA, exercises
+from skipvision.exercises.drawing import Label, Sheet, Thing
+from skipvision.exercises.words import COLOURS
+from skipvision.scenes import BACKGROUNDS as SCENE_BACKGROUNDS
+from skipvision.scenes import CAPTION_PROMPTS, TEXT_HEIGHT, Scene, scene
+
+SCENE = "scene"
+MADE_IN_TURN = (SCENE, *[*STRATA][:3], SCENE, *[*STRATA][3:6], SCENE, *[*STRATA][6:])
+"""Kinds of pictures, in the order in which they are drawn again and again."""
+EVERYTHING = "Name everything in the picture."
+"""Asked about exercises while the models learn. Scenes have captions."""
+
+Turns = list[tuple[str, str]]
+"""Questions with their answers."""
+
+
+def picture(kind: str, seed: int) -> Scene | Sheet:
+    """The picture that kind and seed name."""
+    if kind == SCENE:
+        return scene(seed)
+    made = exercises(kind, seed, questions=1)[0].picture
+    assert isinstance(made, Sheet)
+    return made
+
+
+def questions_about(kind: str, seed: int, *, questions: int) -> Turns:
+    """All of the picture first, then up to so many questions about it."""
+    rng = random.Random(f"turns {kind} {seed}")
+    if kind == SCENE:
+        drawn = scene(seed)
+        return [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, questions)]
+    asked = exercises(kind, seed, questions=max(1, questions))
+    sheet = asked[0].picture
+    assert isinstance(sheet, Sheet)
+    return [(EVERYTHING, everything(sheet)), *[(each.question, each.answer) for each in asked[:questions]]]
+
+
+def everything(sheet: Sheet) -> str:
+    """All things by colour and shape, or all that is written, from the top, each band from the left."""
+    if sheet.things:
+        return ", ".join(thing.name for thing in sorted(sheet.things, key=lambda each: (int(each.y * 3), each.x)))
+    if not sheet.lines:  # words that stand where they like, each in a colour of its own
+        words = sorted(sheet.labels, key=lambda label: (int(label.y * 3), label.x))
+        return ", ".join(f"{label.text} in {colour_of(label)}" for label in words)
+    rows = [sorted(row, key=lambda label: label.x) for row in _rows(sheet.labels)]
+    return ", ".join(("" if all(len(label.text) == 1 for label in row) else " ").join(label.text for label in row)
+                     for row in rows)  # fmt: skip
+
+
+def as_sheet(drawn: Scene | Sheet) -> Sheet:
+    """The same things and words, as a sheet has them."""
+    if isinstance(drawn, Sheet):
+        return drawn
+    things = tuple(Thing(each.shape, each.colour, each.x, each.y, each.half_width) for each in drawn.shapes)
+    text = drawn.text
+    labels = (Label(text.letters, text.x, text.y, TEXT_HEIGHT),) if text else ()
+    return Sheet(SCENE_BACKGROUNDS[drawn.background], things, labels)
+
+
+def colour_of(label: Label) -> str:
+    """The name of a label's colour."""
+    return next(name for name, colour in COLOURS.items() if colour == label.colour)
+
+
+def _rows(labels: Iterable[Label]) -> list[list[Label]]:
+    """Labels by the line they stand on, from the top."""
+    ordered = sorted(labels, key=lambda label: label.y)
+    return [[*row] for _, row in groupby(ordered, key=lambda label: label.y)]
