@@ -181,8 +181,8 @@ def quality(result: Result) -> str:
         f"{_where(result)} {each} held-out exercises of each stratum, one seed of training. Accuracies are mean "
         "grades, their average counts each stratum once; the difference to the first trial is over the same items, by "
         "a paired bootstrap. FLOPs: prefill, visual tokens only, as the paper counts. Latency: until the first token "
-        "of an answer when nothing else is asked, vision tower included. Training: seconds of a step of the last round "
-        f"under the setting, median of {result['rounds']} in turns.",
+        "of an answer when nothing else is asked, vision tower included; trials of one model take turns. Training: "
+        f"seconds of a step of the last round under the setting, median of {result['rounds']} in turns.",
     )
 
 
@@ -206,7 +206,7 @@ def faults(result: Result) -> str:
         ("jobs", "cases", "jobs broken", "rows lost", "rows doubled", "answers different", "unfinished",
          "ends that nobody expected"),
         rows,
-        f"{_where(result)} The failure that was meant happened in {struck:,} of {runs:,} jobs.",
+        f"{_where_by_suite(result)} The failure that was meant happened in {struck:,} of {runs:,} jobs.",
     )  # fmt: skip
 
 
@@ -215,6 +215,12 @@ FAULT_SUITES = {
     "cluster": "Ray cluster of four nodes",
     "poison": "the same cluster, rows that end their processes",
 }
+
+
+def _where_by_suite(result: Result) -> str:
+    """Where each suite was played last; its cells, in the JSON, name the commits they were played at."""
+    suites = [suite for suite in (*FAULT_SUITES, "chaos") if result.get(suite)]
+    return " ".join(f"Suite `{suite}`: m{_where(result['measured'][suite])[1:]}" for suite in suites)
 
 
 def checkpointing(result: Result) -> str:
@@ -227,8 +233,8 @@ def checkpointing(result: Result) -> str:
     return _table(
         ("trouble", "rows lost", "rows doubled", ""),
         rows,
-        f"{_where(result)} Ray {version}, {count:,} rows in ten blocks, written to Parquet with `CheckpointConfig` at "
-        "its defaults unless it says otherwise, on a disk.",
+        f"{_where(result['measured']['ray_checkpointing'])} Ray {version}, {count:,} rows in ten blocks, written to "
+        "Parquet with `CheckpointConfig` at its defaults unless it says otherwise, on a disk.",
     )
 
 

@@ -44,6 +44,8 @@ COUNTED = ("runs", "struck", "lost", "doubled", "different", "unfinished", "unex
 
 
 CHAOS, RAY = "chaos", "ray_checkpointing"
+MEASURED = "measured"
+"""By suite: where and with what it was played last. Suites are long, and played on different days and machines."""
 SUITES = ("protocol", "cluster", "poison", CHAOS, RAY)
 
 
@@ -79,7 +81,7 @@ def play(
     """Play the cells that are not done yet, each written down as soon as it is."""
     if not suites or "cluster" in suites:
         refuse_where_nodes_cannot_be_fitted()
-    done = {name: counts for name, counts in _written(output).items() if name in SUITES}
+    done = {name: counts for name, counts in _written(output).items() if name in (*SUITES, MEASURED)}
     with TemporaryDirectory() as scratch, _all_suites(Path(scratch), repeats) as all_suites:
         for suite in all_suites.suites:
             if suites and suite.name not in suites:
@@ -88,7 +90,7 @@ def play(
             for cell in suite.cells:
                 if counts.get(cell.name, {}).get("runs", 0) < cell.runs:
                     counts[cell.name] = _played(cell)
-                    write_result(output, "faults", done)
+                    _write(output, done, suite.name)
                     _say(cell.name, counts[cell.name])
             _say(f"{suite.name}, {len(counts)} cells in all", total(counts))
         if not suites or CHAOS in suites:
@@ -117,8 +119,13 @@ def _play_chaos(chaos: Chaos, done: dict[str, Any], seconds: float, output: Path
         sums["attempts"] = dict(Counter(sums["attempts"]) + played.ends)
         for name, count in asdict(played.verdict).items():
             sums[name] = sums.get(name, 0) + count
-        write_result(output, "faults", done)
+        _write(output, done, CHAOS)
         print(f"under random failures: {sums}", flush=True)
+
+
+def _write(output: Path, done: dict[str, Any], suite: str) -> None:
+    done.setdefault(MEASURED, {})[suite] = circumstances()
+    write_result(output, "faults", done)
 
 
 def _written(output: Path) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _play_ray(scratch: Path, done: dict[str, Any], output: Path) -> None:
     for number, case in enumerate(ray_checkpointing.CASES):
         if case.name not in counts:
             counts[case.name] = ray_checkpointing.play(case, scratch / f"ray-{number}")
-            write_result(output, "faults", done)
+            _write(output, done, RAY)
             print(f"{case.name}, with Ray Data's own checkpointing: {counts[case.name]}", flush=True)
 
 

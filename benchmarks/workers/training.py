@@ -69,7 +69,7 @@ class Training:
         with self._trainee.skipping():
             for packed in self._packs:
                 started = self._now()
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+                with self._autocast():
                     loss = self._trainee(packed.to(self._device)) / answers
                 read = self._now()
                 loss.backward()
@@ -84,10 +84,13 @@ class Training:
     def look(self) -> dict[str, float]:
         """Seconds of the vision side alone, which skipping leaves as it is."""
         started = self._now()
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             for packed in self._packs:
                 self._trainee._blocks(packed.pixels)
         return {"seconds": self._now() - started}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16)
 
     def _now(self) -> float:
         if self._device.type == "cuda":

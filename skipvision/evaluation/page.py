@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 Summary = dict[str, Any]
+_MARKERS = "os^D"
+"""After ten trials colours come again, with another marker."""
 _WHOLE_PICTURE = 8.0
 """Sizes in patches from here on are drawn at the end of the axis: what is asked about is the whole picture."""
 
@@ -40,14 +42,15 @@ def table(summary: Summary) -> str:
         f"*{summary['items']} items ({counts}), answered greedily. Accuracies are mean grades; the average counts each "
         "stratum once. To the first trial: the mean difference over the same items, with the 95% interval of a paired "
         "bootstrap. Kept: visual tokens that enter the language model. FLOPs: of the prefill, visual tokens only, as "
-        "the paper counts. Latency: until the first token when nothing else is asked, vision tower included.*"
+        "the paper counts. Latency: until the first token when nothing else is asked, vision tower included; settings "
+        "of one model take turns.*"
     )
     return "\n".join([*lines, "", note])
 
 
 def plot_accuracy_by_flops(summary: Summary, path: Path) -> None:
     """Every trial as a point, with the 95% interval of its accuracy over all items; saved as the path's ending says."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for at, trial in enumerate(summary["trials"]):
         if trial["paper_flops_share"] is None:
@@ -56,7 +59,7 @@ def plot_accuracy_by_flops(summary: Summary, path: Path) -> None:
         below, above = accuracy["mean"] - accuracy["low"], accuracy["high"] - accuracy["mean"]
         axes.errorbar(
             100 * trial["paper_flops_share"], 100 * accuracy["mean"], yerr=[[100 * below], [100 * above]],
-            fmt="o", color=f"C{at % 10}", capsize=3, label=trial["name"],
+            fmt=_MARKERS[at // 10 % len(_MARKERS)], color=f"C{at % 10}", capsize=3, label=trial["name"],
         )  # fmt: skip
     axes.set_xlim(0, 105)
     axes.set_xlabel("prefill FLOPs, % of all visual tokens (paper's count)")
@@ -66,7 +69,7 @@ def plot_accuracy_by_flops(summary: Summary, path: Path) -> None:
 
 def plot_accuracy_by_size(summary: Summary, path: Path) -> None:
     """A line for each trial over the height of what is asked about, in patches."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for at, trial in enumerate(summary["trials"]):
         classes: Sequence[dict[str, float]] = trial["by_size"]
@@ -79,6 +82,7 @@ def plot_accuracy_by_size(summary: Summary, path: Path) -> None:
             color=f"C{at % 10}", alpha=0.12, linewidth=0,
         )  # fmt: skip
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"height of what is asked about, in patches ({_WHOLE_PICTURE:.0f}: the picture as a whole)")
     axes.set_ylabel("accuracy, %")
     _finish(figure, path)
@@ -89,5 +93,5 @@ def _finish(figure: Figure, path: Path) -> None:
     axes.set_ylim(-2, 102)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120)

@@ -66,9 +66,10 @@ def evaluate(
     for model in dict.fromkeys(trial.model for trial in trials):
         # Every trial looks at every picture itself: what an earlier one saw would flatter the speed of a later one.
         with closing(Engine.load(model, skip="off", device=device, dtype=dtype, vision_cache_bytes=0)) as engine:
-            for at, trial in enumerate(trials):
-                if trial.model == model:
-                    outcomes[at] = _try(engine, items, trial, skips[at], max_tokens, listener)
+            own = [at for at, trial in enumerate(trials) if trial.model == model]
+            latencies = _latencies(engine, items[:_ALONE], [(trials[at], skips[at]) for at in own])
+            for at, latency in zip(own, latencies, strict=True):
+                outcomes[at] = _try(engine, items, trials[at], skips[at], latency, max_tokens, listener)
     return [outcomes[at] for at in range(len(trials))]
 
 
@@ -84,11 +85,11 @@ def _checked_skip(trial: Trial) -> SkipConfig:
 
 
 def _try(
-    engine: Engine, items: Sequence[Item], trial: Trial, skip: SkipConfig, max_tokens: int, listener: Listener | None
-) -> Outcome:
+    engine: Engine, items: Sequence[Item], trial: Trial, skip: SkipConfig, latency_seconds: float, max_tokens: int,
+    listener: Listener | None,
+) -> Outcome:  # fmt: skip
     answers: list[Answer] = []
     seconds = 0.0
-    alone = [_timed(engine, _request(engine, item, trial, skip, 1)) for item in items[:_ALONE]]
     for some in _chunks(items):
         requests = [_request(engine, item, trial, skip, max_tokens) for item in some]
         started = time.perf_counter()
@@ -108,7 +109,7 @@ def _try(
         paper_flops=tuple(_spent_and_full(plan, shape, "paper") for plan in plans),
         causal_flops=tuple(_spent_and_full(plan, shape, "causal") for plan in plans),
         seconds=seconds,
-        latency_seconds=median(alone),
+        latency_seconds=latency_seconds,
         visual_grid=patch_grid(read_config(trial.model)),
     )
 
@@ -116,6 +117,15 @@ def _try(
 def _request(engine: Engine, item: Item, trial: Trial, skip: SkipConfig, max_tokens: int) -> Request:
     images = tuple(engine.prepare(picture) for picture in _shown(item, trial))
     return Request(prompt=item.question, images=images, skip=skip, sampling=Sampling(max_tokens=max_tokens))
+
+
+def _latencies(engine: Engine, items: Sequence[Item], trials: Sequence[tuple[Trial, SkipConfig]]) -> list[float]:
+    """Of each trial. They take turns item by item, so that a machine that slows down slows all of them."""
+    seconds: list[list[float]] = [[] for _ in trials]
+    for item in items:
+        for own, (trial, skip) in zip(seconds, trials, strict=True):
+            own.append(_timed(engine, _request(engine, item, trial, skip, 1)))
+    return [median(own) for own in seconds]
 
 
 def _timed(engine: Engine, request: Request) -> float:

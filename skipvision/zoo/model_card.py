@@ -48,7 +48,7 @@ pipeline_tag: image-text-to-text
 # {name}
 
 A LLaVA of {figures["parameters"] / 1e6:.1f} million parameters ({figures["weights_bytes"] / 1e6:.1f} MB) that describes
-rendered pictures and answers questions about them: coloured shapes, their sizes and places, short texts. It ships with
+rendered pictures of coloured shapes and answers questions about them; of short texts it knows little. It ships with
 skipvision so that the demo and the tests tell the truth on real pixels. It knows nothing else: on photographs it names
 shapes that are not there.
 

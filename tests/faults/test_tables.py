@@ -13,13 +13,20 @@ CELL = {"runs": 10, "struck": 9, "lost": 1, "doubled": 2, "different": 3, "unfin
 
 @pytest.fixture
 def result() -> dict[str, Any]:
+    suites = ("protocol", "chaos", "ray_checkpointing")
     return {
-        "command": "python -m benchmarks.faults",
+        "measured": {suite: measured(suite) for suite in suites},
+        "protocol": {"here / kill": CELL, "there / kill": CELL},
+    }
+
+
+def measured(suite: str) -> dict[str, Any]:
+    return {
+        "command": f"python -m benchmarks.faults {suite}",
         "commit": "0123456789abcdef",
         "uncommitted_changes": False,
-        "machine": {"processor": "a processor", "cores": 2, "threads": 2, "gpu": None},
+        "machine": {"processor": f"the processor for {suite}", "cores": 2, "threads": 2, "gpu": None},
         "versions": {"torch": "1", "transformers": "2"},
-        "protocol": {"here / kill": CELL, "there / kill": CELL},
     }
 
 
@@ -31,6 +38,8 @@ def test_the_cells_of_a_suite_are_summed(result):
     table = tables.faults(result)
     assert row(table, "without Ray")[2:] == ["20", "2", "4", "6", "8", "10"]
     assert "18 of 20 jobs" in table
+    assert "the processor for protocol" in table
+    assert "the processor for chaos" not in table
 
 
 def test_a_suite_that_was_not_played_is_left_out(result):
@@ -42,7 +51,10 @@ def test_jobs_broken_by_lot_say_what_happened_to_them(result):
     wrong = dict.fromkeys(("lost", "doubled", "different", "unfinished"), 0)
     strikes = {"node killed": 3, "driver killed": 2}
     result["chaos"] = {"jobs": 4, "seconds": 600.0, "strikes": strikes, "attempts": {"done": 4, "hung": 1}, **wrong}
-    found = row(tables.faults(result), "by lot, 10 minutes")
+    table = tables.faults(result)
+    assert "the processor for protocol" in table
+    assert "the processor for chaos" in table
+    found = row(table, "by lot, 10 minutes")
     assert found[1:] == ["2 x driver killed, 3 x node killed", "4", "0", "0", "0", "0", "1"]
 
 
@@ -54,5 +66,6 @@ def test_what_ray_data_makes_of_it_stands_beside(result):
         },
     }  # fmt: skip
     table = tables.checkpointing(result)
+    assert "the processor for ray_checkpointing" in table
     assert row(table, "started again")[1:] == ["0", "1,000", ""]
     assert row(table, "ends its worker")[1:] == ["100", "0", "had not ended after 60 s and 30 deaths"]
