@@ -1,6 +1,6 @@
 """What skipping costs in answers: the shipped twins on held-out exercises, under every setting and with every control.
 
-`python -m benchmarks.quality --help`; part of no other run, since it takes a quarter of an hour. The twins learnt the
+`python -m benchmarks.quality --help`; no part of `make bench`, since it takes several minutes. The twins learnt the
 same pictures and questions in as many steps, one with all tokens and one with skipping.
 """
 
