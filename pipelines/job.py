@@ -112,10 +112,15 @@ def _work_through_missing_shards(
         return
     with cluster(config) as ray, stopped_by_sigterm(), shown(plan.rows, meter.rows) as show:
         preparation, inference = _preparation(folder, plan, config, model), _inference(folder, plan, config, model)
-        for statistics, observations in stream(missing, preparation, inference, ray):
-            meter.record(statistics, observations)
-            show(meter.rows)
-            lease.check()
+        done = stream(missing, preparation, inference, ray, standstill_seconds=config.standstill_seconds)
+        try:
+            for statistics, observations in done:
+                meter.record(statistics, observations)
+                show(meter.rows)
+                lease.check()
+        except JobStoppedError:
+            lease.check()  # a driver that was frozen has missed more than its shards
+            raise
 
 
 def _finish(folder: JobFolder, plan: JobPlan, meter: JobMeter) -> JobReport:

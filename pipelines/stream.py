@@ -7,10 +7,13 @@ brings streaming, back-pressure and actor pools; what is done already is known f
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray.data
@@ -34,6 +37,8 @@ from pipelines.prepare import SHARD, Preparation, prepare_shard
 from pipelines.statistics import ShardStatistics
 from skipvision.errors import JobStoppedError, SkipVisionError
 
+T = TypeVar("T")
+
 SHARDS_IN_FLIGHT = 3
 """Per engine: one that ends, one that fills its places, one on the way."""
 
@@ -49,20 +54,28 @@ def stream(
     preparation: Preparation,
     inference: Inference,
     on: Cluster,
+    *,
+    standstill_seconds: float | None = None,
 ) -> Iterator[tuple[ShardStatistics, Observations]]:
     """Work through `shards`, in any order.
+
+    Args:
+        standstill_seconds: see `JobConfig`.
 
     Yields:
         For each shard, once it is committed: its numbers, and what was observed of its answered rows.
 
     Raises:
-        JobStoppedError: a shard failed as often as may be, or the cluster did. What is committed stays.
+        JobStoppedError: a shard failed as often as may be, the cluster did, or nothing has come of it for too long.
+            What is committed stays.
     """
+    patience = standstill_seconds or max(1800.0, 120.0 * inference.plan.rows_per_shard)
     with _ray_data_quiet():
         for first in range(0, len(shards), SHARDS_AT_ONCE):
             committed = _plan_stream(shards[first : first + SHARDS_AT_ONCE], preparation, inference, on)
             try:
-                for block in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                blocks = committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+                for block in not_standing_still(blocks, seconds=patience):
                     assert isinstance(block, pa.Table)
                     for row in block.to_pylist():
                         yield ShardStatistics.from_json(row.pop(STATISTICS)), row
@@ -70,12 +83,53 @@ def stream(
                 raise JobStoppedError(_cause(error)) from error
 
 
+def not_standing_still(blocks: Iterable[T], *, seconds: float) -> Iterator[T]:
+    """The same, one after the other, as long as the next one comes in time.
+
+    They are taken in a thread of their own, since one that waits in vain for something from Ray cannot be woken. Ray
+    Data's own guard looks at its queues between one wait and the next, and sees nothing while a wait does not end.
+
+    Raises:
+        JobStoppedError: nothing came for so many seconds.
+    """
+    came: SimpleQueue[T | _Ended] = SimpleQueue()
+
+    def take_all() -> None:
+        try:
+            for block in blocks:
+                came.put(block)
+            came.put(_Ended(None))
+        except BaseException as error:  # it is raised where it is waited for
+            came.put(_Ended(error))
+
+    threading.Thread(target=take_all, name="shards", daemon=True).start()
+    while True:
+        try:
+            block = came.get(timeout=seconds)
+        except Empty:
+            raise JobStoppedError(
+                f"no shard has come to its end for {seconds:g} seconds: Ray waits for what does not come, as it may "
+                "after the loss of a node, or shards take longer than that, and standstill_seconds should be more"
+            ) from None
+        if not isinstance(block, _Ended):
+            yield block
+        elif block.error is None:
+            return
+        else:
+            raise block.error
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    error: BaseException | None
+
+
 def _plan_stream(
     shards: Sequence[int], preparation: Preparation, inference: Inference, on: Cluster
 ) -> ray.data.Dataset:
     # What rows that are given up may cost, and as much as one row may for everything else.
     deaths = MOST_DEATHS_OF_A_ROW * (inference.max_poison_rows + 1)
-    with DataContext.current(_context(inference.plan.rows_per_shard)), warnings.catch_warnings():
+    with DataContext.current(_context()), warnings.catch_warnings():
         # Until 2.64 there is no other way to bound the retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         numbers = ray.data.from_blocks([pa.table({SHARD: pa.array([shard], pa.int64())}) for shard in shards])
@@ -106,7 +160,7 @@ def _plan_stream(
 _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
-def _context(rows_per_shard: int) -> DataContext:
+def _context() -> DataContext:
     """Settings of this dataset alone; the process's own are left as they are."""
     context = DataContext.get_current().copy()
     context.target_max_block_size = None  # what a task returns is one block, however large
@@ -116,8 +170,7 @@ def _context(rows_per_shard: int) -> DataContext:
     context.execution_options.preserve_order = False
     context.max_errored_blocks = 0
     context.raise_original_map_exception = True
-    # A shard of long answers on a slow machine is no hang.
-    context.execution_no_progress_timeout_s = max(1800.0, 120.0 * rows_per_shard)
+    context.execution_no_progress_timeout_s = -1  # see `not_standing_still`
     return context
 
 

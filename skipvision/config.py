@@ -103,6 +103,10 @@ class JobConfig:
     stall_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Longest step of an engine; longer, and its process is taken for hung and replaced."""
 
+    standstill_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """A job of which no shard comes to its end for so long is stopped, to be started again. None: 120 seconds for each
+    row of a shard, and at least 1800."""
+
     lease_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """A run of the same job that gives no sign of life for so long is taken for gone; until then, another one waits."""
 

@@ -169,7 +169,7 @@ def expected_ends(kind: str) -> frozenset[str]:
 def _all_suites(scratch: Path, repeats: int) -> Iterator[_All]:
     job = small_job(scratch)
     protocol = ProtocolMatrix(job, scratch)
-    cluster = ClusterMatrix(replace(job, rows_per_shard=2, lease_seconds=3.0), scratch)
+    cluster = ClusterMatrix(replace(job, rows_per_shard=2, lease_seconds=3.0, standstill_seconds=90.0), scratch)
     poisoned = PoisonMatrix(cluster, scratch)
     with s3_server() as settings, environment(settings), cluster.nodes.running():
         yield _All(Chaos(cluster, scratch), [

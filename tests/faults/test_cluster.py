@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[ClusterMatrix]:
     scratch = tmp_path_factory.mktemp("cluster")
-    job = replace(small_job(scratch), model=str(tiny_model), skip="6/4:plain", rows_per_shard=2, lease_seconds=3.0)
+    job = replace(small_job(scratch), model=str(tiny_model), skip="6/4:plain", rows_per_shard=2, lease_seconds=3.0,
+                  standstill_seconds=90.0)  # fmt: skip
     matrix = ClusterMatrix(job, scratch)
     with matrix.nodes.running():
         yield matrix

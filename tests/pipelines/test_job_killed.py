@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.failpoints import VARIABLE
 from pipelines.folder import JobFolder
 from tests.broken_images import write_good
 
@@ -26,8 +28,9 @@ import sys
 from pipelines.job import run
 from skipvision.config import JobConfig
 
-source, output, model = sys.argv[1:]
-run(JobConfig(input=source, output=output, model=model, skip="6/4:plain", max_tokens=40, rows_per_shard=4))
+source, output, model, standstill = sys.argv[1:]
+run(JobConfig(input=source, output=output, model=model, skip="6/4:plain", max_tokens=40, rows_per_shard=4,
+              standstill_seconds=float(standstill)))
 """
 
 
@@ -38,9 +41,11 @@ def start(tmp_path, tiny_model):
     (tmp_path / "in" / "broken.png").write_bytes(b"")
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(output: str = str(tmp_path / "out")) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "in"), output, str(tiny_model)]
-        where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    def begin(
+        output: str = str(tmp_path / "out"), *, standstill: float = 600, failing: str = "{}"
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "in"), output, str(tiny_model), str(standstill)]
+        where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), VARIABLE: failing}
         started.append(subprocess.Popen(command, start_new_session=True, env=where))
         return started[-1]
 
@@ -101,6 +106,15 @@ def test_a_job_that_is_told_to_end_says_so_and_can_go_on(start, tmp_path, capfd)
     assert process.wait(60) == 1
     said = capfd.readouterr().err
     assert "JobStoppedError: the job stopped: it was told to end; what it committed to" in said
+    assert start().wait() == 0
+    check_result(tmp_path / "out", start.names)
+
+
+def test_a_job_that_stands_still_says_so_and_can_go_on(start, tmp_path, capfd):
+    process = start(standstill=20, failing=json.dumps({"answer": {"what": "freeze", "after": 2}}))
+    assert process.wait(200) == 1
+    said = capfd.readouterr().err
+    assert "JobStoppedError: the job stopped: no shard has come to its end for 20 seconds" in said
     assert start().wait() == 0
     check_result(tmp_path / "out", start.names)
 
