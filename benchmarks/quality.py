@@ -6,6 +6,7 @@ same pictures and questions in as many steps, one with all tokens and one with s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,9 +23,10 @@ from skipvision.families.checkpoint import read_config, resolve_model, visual_to
 from skipvision.method.flops import DecoderShape, prefill_flops
 from skipvision.method.plan import SkipConfig, plan_prompt
 from skipvision.method.summary import SummaryPooling
-from skipvision.zoo.lessons import LessonStage, Reader
+from skipvision.zoo.lessons import Reader
 from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import build_tokenizer
+from skipvision.zoo.train import Recipe, lesson_stage
 
 RESULT = ROOT / "benchmarks" / "results" / "quality.json"
 PLOTS = ROOT / "docs"
@@ -93,13 +95,13 @@ def equal_flops_tokens(setting: str) -> int:
 
 
 def step_seconds(settings: tuple[str, ...], *, rounds: int) -> dict[str, float]:
-    """Median seconds of a training step of the recipe's last round under each setting, in turns."""
+    """Median seconds of a training step of the round in which the twins part, under each setting, in turns."""
     model = LlavaForConditionalGeneration.from_pretrained(resolve_model("zoo-plain"))
     reader = Reader(model, SummaryPooling(model.config.text_config.hidden_size), build_tokenizer())
     spent: dict[str, list[float]] = {setting: [] for setting in settings}
     for number in range(rounds + 1):
         for setting in settings:
-            stage = LessonStage(reader, ((setting, 1.0),), batch=32, questions=4, first_seed=_UNDRAWN)
+            stage = lesson_stage(reader, replace(Recipe().skipping[0], mix=((setting, 1.0),), first_seed=_UNDRAWN))
             schedule = Schedule(stage.module, peak=1e-9, steps=rounds + 1, name="timing")
             started = perf_counter()
             stage.step(number, schedule)

@@ -182,7 +182,8 @@ def quality(result: Result) -> str:
         "grades, their average counts each stratum once; the difference to the first trial is over the same items, by "
         "a paired bootstrap. FLOPs: prefill, visual tokens only, as the paper counts. Latency: until the first token "
         "of an answer when nothing else is asked, vision tower included; trials of one model take turns. Training: "
-        f"seconds of a step of the last round under the setting, median of {result['rounds']} in turns.",
+        "seconds of a step under the setting, of the round in which the twins part, median of "
+        f"{result['rounds']} in turns.",
     )
 
 

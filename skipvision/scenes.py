@@ -82,15 +82,15 @@ class Scene:
 
     def caption(self) -> str:
         """Every object with its place, in reading order."""
-        return _join([f"{thing.phrase} at the {_place(thing.cell)}" for thing in self._in_reading_order()])
+        return _join([f"{thing.phrase} at the {_place(thing.cell)}" for thing in self.in_reading_order()])
 
     def questions(self, rng: random.Random, count: int) -> list[tuple[str, str]]:
-        """Draw `count` different question kinds and give (question, answer) pairs."""
+        """Draw so many different question kinds, or all there are, and give (question, answer) pairs."""
         kinds = [
             self._ask_colour, self._ask_count, self._ask_count_of, self._ask_existence, self._ask_place,
             self._ask_text, self._ask_background, self._ask_where,
         ]  # fmt: skip
-        return [kind(rng) for kind in rng.sample(kinds, count)]
+        return [kind(rng) for kind in rng.sample(kinds, min(count, len(kinds)))]
 
     def render(self, side: int = 256) -> Image.Image:
         """Draw the scene as a square RGB picture of `side` pixels."""
@@ -106,7 +106,8 @@ class Scene:
             draw.text(centre, self.text.letters, fill=(0, 0, 0), font=font, anchor="mm")
         return picture.reduce(scale)
 
-    def _in_reading_order(self) -> list[Shape | Text]:
+    def in_reading_order(self) -> list[Shape | Text]:
+        """Everything, as a caption names it."""
         things: list[Shape | Text] = [*self.shapes, *([self.text] if self.text else [])]
         return sorted(things, key=lambda thing: thing.cell)
 
@@ -135,7 +136,7 @@ class Scene:
         return f"Is there {article} {wanted[0]} {wanted[1]}?", "yes" if there else "no"
 
     def _ask_place(self, rng: random.Random) -> tuple[str, str]:
-        things = self._in_reading_order()
+        things = self.in_reading_order()
         cell = rng.choice(things).cell if rng.random() < 0.8 else (rng.randrange(3), rng.randrange(3))
         found = next((thing.phrase for thing in things if thing.cell == cell), "nothing")
         return f"What is at the {_place(cell)}?", found

@@ -50,9 +50,10 @@ def exercises(stratum: str, seed: int, *, questions: int) -> tuple[Exercise, ...
         if len(asked) == questions:
             break
     return tuple(
-        Exercise(stratum, seed, drawn.picture, question.text, question.answer, question.share, question.grading)
+        Exercise(stratum, seed, drawn.picture, question.text, question.answer, question.share, question.grading,
+                 question.looks)
         for question in asked.values()
-    )
+    )  # fmt: skip
 
 
 def _candidates(drawn: Drawn, rng: random.Random, *, tries: int) -> Iterator[Question]:

@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from math import hypot
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
+from skipvision.exercises.exercise import Look, Looks
 from skipvision.exercises.words import BACKGROUNDS, COLOURS
 from skipvision.scenes import draw_shape
 
@@ -53,6 +55,17 @@ class Label:
     y: float
     height: float
     colour: tuple[int, int, int] = INK
+
+    def spans(self) -> Iterator[tuple[str, float, float]]:
+        """Each character with its left and right edge."""
+        widths = [text_width(character, self.height) for character in self.text]
+        edges = [*accumulate(widths, initial=self.x - sum(widths) / 2)]
+        yield from zip(self.text, edges[:-1], edges[1:], strict=True)
+
+    def looks(self) -> Looks:
+        """Each character is read where it stands."""
+        middles = [(left + right) / 2 for _, left, right in self.spans()]
+        return tuple(Look(at, at + 1, ((x, self.y),)) for at, x in enumerate(middles))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from PIL import Image
@@ -28,6 +28,48 @@ class Picture(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Where in a picture a part of an answer is read: who learns to answer may be shown where to look."""
+
+    start: int
+    stop: int
+    """The part is answer[start:stop]."""
+    places: tuple[tuple[float, float], ...]
+    """(x, y) as shares of the picture's side; one counts as much as another."""
+
+    def moved(self, by: int) -> Look:
+        """The same, so many characters later in an answer."""
+        return replace(self, start=self.start + by, stop=self.stop + by)
+
+
+Looks = tuple[Look, ...]
+
+
+class Placed(Protocol):
+    """Something with its middle at (x, y)."""
+
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+
+
+def looks_at(answer: str, *things: Placed) -> Looks:
+    """All of the answer is read at these things."""
+    return (Look(0, len(answer), tuple((thing.x, thing.y) for thing in things)),)
+
+
+def joined(parts: Iterable[tuple[str, Looks]], between: str = ", ") -> tuple[str, Looks]:
+    """One answer after the other, as a longer one."""
+    answer, looks = "", list[Look]()
+    for at, (part, its_looks) in enumerate(parts):
+        answer += between if at else ""
+        looks += [look.moved(len(answer)) for look in its_looks]
+        answer += part
+    return answer, (*looks,)
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question about a picture."""
 
@@ -36,6 +78,7 @@ class Question:
     share: float
     """How large what is asked about is: its height as a share of the picture's side."""
     grading: Grading = "exact"
+    looks: Looks = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +93,7 @@ class Exercise:
     share: float
     """How large what is asked about is: its height as a share of the picture's side."""
     grading: Grading
+    looks: Looks = ()
 
     def grade(self, answer: str) -> float:
         """How right an answer is, from 0 to 1."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from skipvision.exercises.drawing import Sheet, Thing, cells, paper, scatter
-from skipvision.exercises.exercise import Drawn, Question
+from skipvision.exercises.exercise import Drawn, Question, joined, looks_at
 from skipvision.exercises.words import BACKGROUNDS, CELLS, COLOURS, DIRECTIONS, NUMBERS, SHAPES, SIZES, TEXTURES
 from skipvision.scenes import plural
 
@@ -35,7 +35,8 @@ def global_(rng: random.Random) -> Drawn:
         kind = rng.choice(sorted({*shapes} if there else {*SHAPES} - {*shapes}))
         found = [thing.share for thing in things if thing.shape == kind]
         share = max(found) if there else min(thing.share for thing in things)  # who denies has looked at everything
-        return Question(f"Is there any {kind}?", "yes" if there else "no", share)
+        looks = looks_at("yes", *[thing for thing in things if thing.shape == kind]) if there else ()
+        return Question(f"Is there any {kind}?", "yes" if there else "no", share, looks=looks)
 
     def ask(rng: random.Random) -> Question:
         certain = [
@@ -77,7 +78,8 @@ def _how_many(things: Sequence[Thing], what: str) -> Question | None:
     if len(hits) >= len(NUMBERS):
         return None
     named = "shapes" if what == _ANY else _plurally(what, "shapes")
-    return Question(f"How many {named} are there?", NUMBERS[len(hits)], min(thing.share for thing in hits or things))
+    answer, share = NUMBERS[len(hits)], min(thing.share for thing in hits or things)
+    return Question(f"How many {named} are there?", answer, share, looks=looks_at(answer, *hits) if hits else ())
 
 
 def _called(thing: Thing) -> tuple[str, ...]:
@@ -108,7 +110,7 @@ def _ask_direction(rng: random.Random, things: Sequence[Thing]) -> Question | No
     way = rng.choice(ways)
     one, other, _ = rng.choice([pair for pair in pairs if pair[2] == way])
     text = f"Is the {one.name} left of, right of, above or below the {other.name}?"
-    return Question(text, way, min(one.share, other.share))
+    return Question(text, way, min(one.share, other.share), looks=looks_at(way, one, other))
 
 
 def direction(one: Thing, other: Thing) -> str | None:
@@ -129,7 +131,8 @@ def _ask_nearest(rng: random.Random, things: Sequence[Thing]) -> Question | None
     if not clear:
         return None
     thing, near = rng.choice(clear)
-    return Question(f"What is nearest to the {thing.name}?", near.name, min(thing.share, near.share))
+    share, looks = min(thing.share, near.share), looks_at(near.name, near)
+    return Question(f"What is nearest to the {thing.name}?", near.name, share, looks=looks)
 
 
 def _ask_place(rng: random.Random, things: Sequence[Thing]) -> Question | None:
@@ -138,7 +141,7 @@ def _ask_place(rng: random.Random, things: Sequence[Thing]) -> Question | None:
         return None
     thing = rng.choice(clear)
     place = CELLS[int(thing.y * 3)][int(thing.x * 3)]
-    return Question(f"Where in the picture is the {thing.name}?", place, thing.share)
+    return Question(f"Where in the picture is the {thing.name}?", place, thing.share, looks=looks_at(place, thing))
 
 
 def _from_border(at: float) -> float:
@@ -159,8 +162,9 @@ def listing(rng: random.Random) -> Drawn:
 
 
 def _list_all(named: str, things: Sequence[Thing]) -> Question:
-    answer = ", ".join(f"{size_of(thing)} {thing.name}" for thing in things)
-    return Question(f"List all {named} with size and colour.", answer, min(thing.share for thing in things), "set")
+    answer, looks = joined((name := f"{size_of(thing)} {thing.name}", looks_at(name, thing)) for thing in things)
+    share = min(thing.share for thing in things)
+    return Question(f"List all {named} with size and colour.", answer, share, "set", looks)
 
 
 def _plurally(what: str, things: str) -> str:
@@ -196,7 +200,8 @@ def _ask_same(rng: random.Random, things: Sequence[Thing]) -> Question:
         return _ask_neighbour(rng, things)
     one, other = rng.choice(fitting)
     text = f"Do the {one.shape} and the {other.shape} have the same colour?"
-    return Question(text, "yes" if same else "no", min(one.share, other.share))
+    answer = "yes" if same else "no"
+    return Question(text, answer, min(one.share, other.share), looks=looks_at(answer, one, other))
 
 
 def _ask_larger(rng: random.Random, things: Sequence[Thing]) -> Question:
@@ -205,7 +210,8 @@ def _ask_larger(rng: random.Random, things: Sequence[Thing]) -> Question:
         return _ask_neighbour(rng, things)
     one, other = rng.choice(pairs)
     larger = max(one, other, key=lambda thing: thing.half_width)
-    return Question(f"Which is larger, the {one.name} or the {other.name}?", larger.name, min(one.share, other.share))
+    text, share = f"Which is larger, the {one.name} or the {other.name}?", min(one.share, other.share)
+    return Question(text, larger.name, share, looks=looks_at(larger.name, larger))
 
 
 def _ask_neighbour(rng: random.Random, things: Sequence[Thing]) -> Question:
@@ -215,8 +221,10 @@ def _ask_neighbour(rng: random.Random, things: Sequence[Thing]) -> Question:
     where = {"left": "left of", "right": "right of"}.get(way, way)
     share = min(beside.share, anchor.share)
     if rng.random() < 0.5:
-        return Question(f"What colour is the shape just {where} the {anchor.name}?", beside.colour, share)
-    return Question(f"Which shape is just {where} the {anchor.name}?", beside.shape, share)
+        wanted, answer = f"What colour is the shape just {where} the {anchor.name}?", beside.colour
+    else:
+        wanted, answer = f"Which shape is just {where} the {anchor.name}?", beside.shape
+    return Question(wanted, answer, share, looks=looks_at(answer, beside))
 
 
 def neighbour(one: Thing, other: Thing) -> str | None:

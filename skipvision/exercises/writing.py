@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from skipvision.exercises.drawing import Label, Sheet, cells, paper, text_width
-from skipvision.exercises.exercise import Drawn, Question
+from skipvision.exercises.exercise import Drawn, Question, looks_at
 from skipvision.exercises.words import BACKGROUNDS, CELLS, CHARACTERS, COLOURS, DOCUMENTS, FIELDS
 
 _TEXT_COLOURS = tuple(colour for colour in COLOURS if colour not in ("yellow", "orange"))
@@ -31,7 +31,8 @@ def text(rng: random.Random) -> Drawn:
         at = rng.randrange(count)
         label, (row, column, *_) = labels[at], places[at]
         where = f"at the {CELLS[row][2 * column]}" if rng.random() < 0.5 else f"in {colours[at]}"
-        return Question(f"What is written {where}?", label.text, 0.7 * height)  # capitals are so high
+        share = 0.7 * height  # capitals are so high
+        return Question(f"What is written {where}?", label.text, share, looks=label.looks())
 
     return Drawn(sheet, ask)
 
@@ -54,10 +55,13 @@ def needle(rng: random.Random) -> Drawn:
         if rng.random() < 0.5:
             row, column = rng.randrange(rows), rng.randrange(columns)
             wanted = f"What is in row {row + 1}, column {column + 1}?"
-            return Question(wanted, filling[row * columns + column], 0.7 * height)
+            label = labels[row * columns + column]
+            return Question(wanted, label.text, 0.7 * height, looks=label.looks())
         single = rng.choice(singles)
         row, column = divmod(filling.index(single), columns)
-        return Question(f"Where is the {single}?", f"row {row + 1}, column {column + 1}", 0.7 * height)
+        answer = f"row {row + 1}, column {column + 1}"
+        looks = looks_at(answer, labels[row * columns + column])
+        return Question(f"Where is the {single}?", answer, 0.7 * height, looks=looks)
 
     return Drawn(sheet, ask)
 
@@ -78,7 +82,8 @@ def duplicates(rng: random.Random) -> Drawn:
     sheet = Sheet((255, 255, 255), labels=tuple(labels), lines=lines)
 
     def ask(rng: random.Random) -> Question:
-        field, number = rng.choice([*zip(fields, numbers, strict=True)])
-        return Question(f"What number stands beside {field}?", number, 0.7 * height)
+        at = rng.randrange(len(fields))
+        number = labels[2 + 2 * at]
+        return Question(f"What number stands beside {fields[at]}?", number.text, 0.7 * height, looks=number.looks())
 
     return Drawn(sheet, ask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,14 +48,21 @@ def watching_cls(tower: nn.Module, layer: int) -> Iterator[ClsRow]:
     """
     attention: Any = tower.encoder.layers[layer].self_attn  # type: ignore[union-attr, index]
     row = ClsRow(attention.num_heads)
+    with noting_outputs(attention, ("q_proj", "k_proj"), row.seen):
+        yield row
+
+
+@contextmanager
+def noting_outputs(module: nn.Module, names: Sequence[str], seen: dict[str, Tensor]) -> Iterator[None]:
+    """Note in `seen` what these children of a module give during a forward pass inside the `with` block."""
     handles = [
-        getattr(attention, name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: row.seen.__setitem__(name, output)
+        getattr(module, name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.__setitem__(name, output)
         )
-        for name in ("q_proj", "k_proj")
+        for name in names
     ]
     try:
-        yield row
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skipvision.exercises import STRATA
-from skipvision.zoo.train import Recipe, Round
+from skipvision.zoo.train import Recipe, Round, TowerRound
 
 CARD_FILE, README_FILE = "card.json", "README.md"
 _SCENES = {
@@ -39,7 +39,7 @@ def model_card(figures: dict[str, Any], recipe: Recipe) -> str:
     name = "zoo-plain" if is_plain else "zoo"
     head, *shares = rows(figures)
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---", *["---:"] * (len(head) - 1)), *shares])
-    rounds = [*recipe.describe, recipe.plain if is_plain else recipe.skipping]
+    rounds = [*recipe.together, *(recipe.plain if is_plain else recipe.skipping)]
     return f"""---
 license: apache-2.0
 pipeline_tag: image-text-to-text
@@ -48,9 +48,9 @@ pipeline_tag: image-text-to-text
 # {name}
 
 A LLaVA of {figures["parameters"] / 1e6:.1f} million parameters ({figures["weights_bytes"] / 1e6:.1f} MB) that describes
-rendered pictures of coloured shapes and answers questions about them; of short texts it knows little. It ships with
-skipvision so that the demo and the tests tell the truth on real pixels. It knows nothing else: on photographs it names
-shapes that are not there.
+rendered pictures of coloured shapes and short texts, and answers questions about them. It ships with skipvision so that
+the demo and the tests tell the truth on real pixels. It knows nothing else: on photographs it names shapes that are not
+there.
 
 It is an ordinary `LlavaForConditionalGeneration` folder: CLIP tower of {figures["visual_tokens"]} patches (224 px in
 patches of 14), two-layer projector, LLaMA decoder, own tokenizer. {_about_skipping(figures)}
@@ -65,18 +65,19 @@ patches of 14), two-layer projector, LLaMA decoder, own tokenizer. {_about_skipp
 
 ## How it was made
 
-By `skipvision zoo train WORK PLAIN SKIPPING`, which makes both models, on two cores from nothing but rendered pictures.
-First the tower learned what covers each patch and where, and its CLS token to look at everything there is:
-{recipe.tower_steps} steps of {recipe.tower_batch} pictures, peak rate {recipe.tower_peak:g}; then it was frozen.
-Projector, decoder and summary pooling learned in rounds:
+By `skipvision zoo train WORK PLAIN SKIPPING`, which makes both models, on two cores from nothing but rendered pictures,
+in rounds. In those of the tower it learned what covers each patch and where, and its CLS token to look at everything
+there is; in the others it was frozen, and the projector, the decoder and the summary pooling learned. Where looking
+counts, one attention head of the decoder was drawn to what is asked for.
 
-| round | steps | pictures a step | peak rate | settings, by share of the steps | questions beside each description |
-| --- | ---: | ---: | ---: | --- | ---: |
+| round | learns | steps | pictures a step | peak rate | settings by share of the steps | questions | looking |
+| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |
 {chr(10).join(_round(each) for each in rounds)}
 
-The last round is the only one in which the two models differ: the same pictures, questions and steps. Where tokens are
-skipped, they are hidden from all but the first token of an answer, as they are when it is decoded. Muon for the
-matrices inside layers, AdamW for the rest; matrix products in bfloat16 where the processor has units for it.
+Questions, about each picture, come beside its description. The last two rounds are the only ones in which the two
+models differ: the same pictures, questions and steps. Where tokens are skipped, they are hidden from all but the first
+token of an answer, as they are when it is decoded. Muon for the matrices inside layers, AdamW for the rest; matrix
+products in bfloat16 where the processor has units for it.
 
 Recipe: `{json.dumps(asdict(recipe))}`
 """
@@ -113,6 +114,9 @@ def _agreement(figures: dict[str, Any]) -> str:
     )
 
 
-def _round(each: Round) -> str:
+def _round(each: TowerRound | Round) -> str:
+    common = f"{each.steps} | {each.batch} | {each.peak:g}"
+    if isinstance(each, TowerRound):
+        return f"| {each.name} | tower | {common} | – | – | – |"
     mix = ", ".join(f"`{setting}` {share:.0%}" for setting, share in each.mix)
-    return f"| {each.name} | {each.steps} | {each.batch} | {each.peak:g} | {mix} | {each.questions} |"
+    return f"| {each.name} | decoder | {common} | {mix} | {each.questions} | {each.looking:g} |"

@@ -18,7 +18,7 @@ ADAM_SHARE = 0.2
 
 
 class Schedule:
-    """Linear warm-up, then cosine to a twentieth of the peak; gradients clipped to norm 1.
+    """Linear warm-up, over a third of the steps at most, then cosine to a twentieth of the peak; gradients clipped.
 
     Muon moves the matrices inside transformer layers, AdamW the rest: embeddings, norms, heads.
     """
@@ -65,9 +65,10 @@ class Schedule:
         print(f"{self.name}  step {self.step}/{self.steps}  {elapsed:.0f} s  {shown}", flush=True)
 
     def _share(self) -> float:
-        if self.step < WARM_UP_STEPS:
-            return (self.step + 1) / WARM_UP_STEPS
-        progress = (self.step - WARM_UP_STEPS) / max(1, self.steps - WARM_UP_STEPS)
+        warm_up = min(WARM_UP_STEPS, self.steps // 3)
+        if self.step < warm_up:
+            return (self.step + 1) / warm_up
+        progress = (self.step - warm_up) / max(1, self.steps - warm_up)
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

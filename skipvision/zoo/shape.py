@@ -124,6 +124,6 @@ def _sentences() -> Iterator[str]:
     """What is asked and answered. What is written in the pictures is in capitals and digits; it is left out, so that no
     two of its characters are merged."""
     for at in range(6000):
-        for question, answer in questions_about(MADE_IN_TURN[at % len(MADE_IN_TURN)], at, questions=3):
+        for question, answer, _ in questions_about(MADE_IN_TURN[at % len(MADE_IN_TURN)], at, questions=3):
             yield f"USER: \n{_WRITTEN.sub('', question)} ASSISTANT:"
             yield _WRITTEN.sub("", answer)

@@ -6,12 +6,11 @@ Patches are those of the shipped models. Where several things touch a patch, the
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from skipvision.exercises.drawing import INK, Label, Sheet, Thing, text_width
+from skipvision.exercises.drawing import INK, Label, Sheet, Thing
 from skipvision.exercises.words import BACKGROUNDS, CELLS, COLOURS, SHAPES, TEXTURES
 from skipvision.zoo.shape import IMAGE_SIDE, PATCH_SIDE
 
@@ -40,6 +39,7 @@ CLASSES = {
     "background": len(BACKGROUNDS),
     "texture": len(TEXTURES),
     **{f"word{at}": len(CHARACTERS) + 1 for at in range(WORD)},
+    "letter": WORD + 1,
 }
 """What is told of each patch, and how many values it has; 0 is nothing, except of backgrounds and textures."""
 PRESENT = len(SHAPES) * len(COLOUR_NAMES) + len(CHARACTERS)
@@ -51,8 +51,8 @@ class PatchTruth:
 
     kinds: np.ndarray
     """(len(CLASSES), GRID, GRID) int64: the values of `CLASSES`, in that order. `left` and `right` are the characters
-    in the halves of a patch, `word0` and so on those of the whole word; `middle` is 1 where a thing or a character has
-    its middle."""
+    in the halves of a patch, `word0` and so on those of the whole word; `letter` is which of them it is, from 1;
+    `middle` is 1 where a thing or a character has its middle."""
     place: np.ndarray
     """(GRID, GRID, 3) float32: middle (x, y) of the thing or word, and its height, as shares of the picture."""
     present: np.ndarray
@@ -73,6 +73,16 @@ def patch_truth(drawn: Sheet, *, stretch: float = 1.0) -> PatchTruth:
     for label in drawn.labels:
         made.note_label(label, rows.get(label.y, 0), columns.get(label.x, 0))
     return PatchTruth(np.stack([made.kinds[name] for name in CLASSES]), made.place, made.present)
+
+
+def patch_at(x: float, y: float, stretch: float = 1.0) -> tuple[int, int]:
+    """(row, column) of the patch that shows a place of the drawn picture, see `patch_truth`."""
+    row, column = (min(GRID - 1, max(0, int(_to_patches(at, stretch)))) for at in (y, x))
+    return row, column
+
+
+def _to_patches(at: float, stretch: float) -> float:
+    return ((at - 0.5) / stretch + 0.5) * GRID
 
 
 @dataclass(slots=True)
@@ -100,30 +110,30 @@ class _Truth:
         where = self._claim(box)
         self._fill(where, shape=1 + shape, colour=1 + colour, cell=_cell(thing.x, thing.y))
         self._fill_place(where, thing.x, thing.y, thing.share)
-        self.kinds["middle"][self._patch(thing.x, thing.y)] = 1
+        self.kinds["middle"][patch_at(thing.x, thing.y, self.stretch)] = 1
         self.present[shape * len(COLOUR_NAMES) + colour] = 1
 
     def note_label(self, label: Label, row: int, column: int) -> None:
         height = _CAPITAL * label.height
         word = [1 + CHARACTERS.index(character) for character in label.text[:WORD]]
         spelt = {f"word{at}": value for at, value in enumerate(word)}
-        for character, start, stop in _spans(label):
+        for at, (character, start, stop) in enumerate(label.spans(), start=1):
             where = self._claim((start, label.y - height / 2, stop - start, height))
             self._fill(where, shape=_TEXT, colour=1 + _colour(label), cell=_cell(label.x, label.y), row=row,
-                       column=column, **spelt)  # fmt: skip
+                       column=column, letter=min(at, WORD), **spelt)  # fmt: skip
             self._fill_place(where, label.x, label.y, height)
             value = 1 + CHARACTERS.index(character)
             for half, shift in (("left", -0.25), ("right", 0.25)):
                 box = (start, label.y - height / 2, stop - start, height)
                 self.kinds[half][self._overlap(box, shift=shift, width=0.5) >= 0.5] = value
-            self.kinds["middle"][self._patch((start + stop) / 2, label.y)] = 1
+            self.kinds["middle"][patch_at((start + stop) / 2, label.y, self.stretch)] = 1
             self.present[len(SHAPES) * len(COLOUR_NAMES) + value - 1] = 1
 
     def _claim(self, box: tuple[float, float, float, float]) -> np.ndarray:
         """The patches that show this more than what was noted before; at least that with its middle."""
         share = self._overlap(box)
         where: np.ndarray = (share >= _COVERED) & (share > self.covered)
-        where[self._patch(box[0] + box[2] / 2, box[1] + box[3] / 2)] = True
+        where[patch_at(box[0] + box[2] / 2, box[1] + box[3] / 2, self.stretch)] = True
         self.covered[where] = share[where]
         return where
 
@@ -131,17 +141,10 @@ class _Truth:
         """(GRID, GRID): the share of each patch inside (left, top, width, height), or of a part of it that is `width`
         patches wide and whose middle is `shift` beside the patch's."""
         left, top, across, down = box
-        columns = _shared(self._to_patches(left), across * GRID / self.stretch, shift + (1 - width) / 2, width)
-        rows = _shared(self._to_patches(top), down * GRID / self.stretch, 0.0, 1.0)
+        columns = _shared(_to_patches(left, self.stretch), across * GRID / self.stretch, shift + (1 - width) / 2, width)
+        rows = _shared(_to_patches(top, self.stretch), down * GRID / self.stretch, 0.0, 1.0)
         shares: np.ndarray = rows[:, None] * columns[None, :]
         return shares
-
-    def _to_patches(self, at: float) -> float:
-        return ((at - 0.5) / self.stretch + 0.5) * GRID
-
-    def _patch(self, x: float, y: float) -> tuple[int, int]:
-        row, column = (min(GRID - 1, max(0, int(self._to_patches(at)))) for at in (y, x))
-        return row, column
 
     def _fill(self, where: np.ndarray, **values: int) -> None:
         for name, value in values.items():
@@ -165,13 +168,6 @@ def _lines(drawn: Sheet) -> tuple[dict[float, int], dict[float, int]]:
         return {}, {}
     ys, xs = (sorted({*places}) for places in zip(*((label.y, label.x) for label in drawn.labels), strict=True))
     return {y: at for at, y in enumerate(ys, start=1)}, {x: at for at, x in enumerate(xs, start=1)}
-
-
-def _spans(label: Label) -> Iterator[tuple[str, float, float]]:
-    """Each character of a label with its left and right edge."""
-    widths = [text_width(character, label.height) for character in label.text]
-    edges = np.cumsum([0.0, *widths]) + label.x - sum(widths) / 2
-    yield from zip(label.text, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
 def _colour(label: Label) -> int:

@@ -23,7 +23,7 @@ from skipvision.families.clip import ClsRow, watching_cls
 from skipvision.zoo.photograph import draw_stretch, normalise, photograph
 from skipvision.zoo.schedule import Schedule, multiplying
 from skipvision.zoo.sights import CLASSES, PRESENT, PatchTruth, patch_truth
-from skipvision.zoo.turns import MADE_IN_TURN, as_sheet, picture
+from skipvision.zoo.turns import as_sheet, picture
 
 _AROUND = 0.15
 """How much the CLS token looks at a patch that is covered, beside one with the middle of something."""
@@ -89,17 +89,17 @@ def _gaze_loss(row: ClsRow, wanted: Tensor) -> Tensor:
 
 
 class TowerStage:
-    """Batches of pictures with their truth for `SightLessons`, by number."""
+    """Batches of pictures with their truth for `SightLessons`, by number; the kinds of pictures in turn."""
 
-    def __init__(self, tower: CLIPVisionModel, *, batch: int, first_seed: int) -> None:
+    def __init__(self, tower: CLIPVisionModel, *, kinds: Sequence[str], batch: int, first_seed: int) -> None:
         self.module = SightLessons(tower).train()
-        self._batch, self._first_seed = batch, first_seed
+        self._kinds, self._batch, self._first_seed = kinds, batch, first_seed
 
     def step(self, number: int, schedule: Schedule) -> dict[str, float]:
         """Learn from one batch; what is worth telling."""
         rng = random.Random(f"sights {number}")
         first = self._first_seed + number * self._batch
-        drawn = [(picture(MADE_IN_TURN[seed % len(MADE_IN_TURN)], seed), draw_stretch(rng))
+        drawn = [(picture(self._kinds[seed % len(self._kinds)], seed), draw_stretch(rng))
                  for seed in range(first, first + self._batch)]  # fmt: skip
         pixels = torch.from_numpy(np.stack([photograph(each, rng, stretch=by) for each, by in drawn]))
         loss, right = self.module(pixels, [patch_truth(as_sheet(each), stretch=by) for each, by in drawn])

@@ -6,11 +6,13 @@ The first question about a picture asks for all of it: long answers teach seeing
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from skipvision.exercises import STRATA, exercises
 from skipvision.exercises.drawing import Label, Sheet, Thing
+from skipvision.exercises.exercise import Look, Looks, joined, looks_at
 from skipvision.exercises.words import COLOURS
 from skipvision.scenes import BACKGROUNDS as SCENE_BACKGROUNDS
 from skipvision.scenes import CAPTION_PROMPTS, TEXT_HEIGHT, Scene, scene
@@ -21,8 +23,13 @@ MADE_IN_TURN = (SCENE, *[*STRATA][:3], SCENE, *[*STRATA][3:6], SCENE, *[*STRATA]
 EVERYTHING = "Name everything in the picture."
 """Asked about exercises while the models learn. Scenes have captions."""
 
-Turns = list[tuple[str, str]]
-"""Questions with their answers."""
+
+class Turn(NamedTuple):
+    """A question with its answer, and where that is read."""
+
+    question: str
+    answer: str
+    looks: Looks = ()
 
 
 def picture(kind: str, seed: int) -> Scene | Sheet:
@@ -34,28 +41,47 @@ def picture(kind: str, seed: int) -> Scene | Sheet:
     return made
 
 
-def questions_about(kind: str, seed: int, *, questions: int) -> Turns:
+def questions_about(kind: str, seed: int, *, questions: int) -> list[Turn]:
     """All of the picture first, then up to so many questions about it."""
     rng = random.Random(f"turns {kind} {seed}")
     if kind == SCENE:
         drawn = scene(seed)
-        return [(rng.choice(CAPTION_PROMPTS), drawn.caption()), *drawn.questions(rng, questions)]
+        return [_captioned(drawn, rng), *[Turn(*each) for each in drawn.questions(rng, questions)]]
     asked = exercises(kind, seed, questions=max(1, questions))
     sheet = asked[0].picture
     assert isinstance(sheet, Sheet)
-    return [(EVERYTHING, everything(sheet)), *[(each.question, each.answer) for each in asked[:questions]]]
+    return [everything(sheet), *[Turn(each.question, each.answer, each.looks) for each in asked[:questions]]]
 
 
-def everything(sheet: Sheet) -> str:
+def _captioned(drawn: Scene, rng: random.Random) -> Turn:
+    caption, looks, at = drawn.caption(), list[Look](), 0
+    for thing in drawn.in_reading_order():
+        at = caption.index(thing.phrase, at)
+        looks.append(Look(at, at + len(thing.phrase), ((thing.x, thing.y),)))
+        at += len(thing.phrase)
+    return Turn(rng.choice(CAPTION_PROMPTS), caption, (*looks,))
+
+
+def everything(sheet: Sheet) -> Turn:
     """All things by colour and shape, or all that is written, from the top, each band from the left."""
     if sheet.things:
-        return ", ".join(thing.name for thing in sorted(sheet.things, key=lambda each: (int(each.y * 3), each.x)))
+        things = sorted(sheet.things, key=lambda each: (int(each.y * 3), each.x))
+        return Turn(EVERYTHING, *joined((thing.name, looks_at(thing.name, thing)) for thing in things))
     if not sheet.lines:  # words that stand where they like, each in a colour of its own
         words = sorted(sheet.labels, key=lambda label: (int(label.y * 3), label.x))
-        return ", ".join(f"{label.text} in {colour_of(label)}" for label in words)
+        return Turn(EVERYTHING, *joined(_word_in_colour(label) for label in words))
     rows = [sorted(row, key=lambda label: label.x) for row in _rows(sheet.labels)]
-    return ", ".join(("" if all(len(label.text) == 1 for label in row) else " ").join(label.text for label in row)
-                     for row in rows)  # fmt: skip
+    return Turn(EVERYTHING, *joined(_row(row) for row in rows))
+
+
+def _word_in_colour(label: Label) -> tuple[str, Looks]:
+    in_colour = f" in {colour_of(label)}"
+    return joined([(label.text, label.looks()), (in_colour, looks_at(in_colour, label))], between="")
+
+
+def _row(labels: Sequence[Label]) -> tuple[str, Looks]:
+    singles = all(len(label.text) == 1 for label in labels)
+    return joined(((label.text, label.looks()) for label in labels), between="" if singles else " ")
 
 
 def as_sheet(drawn: Scene | Sheet) -> Sheet:

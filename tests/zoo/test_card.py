@@ -52,5 +52,5 @@ def test_what_is_right_is_seen_and_not_guessed(name):
     for shares in seeing:
         assert shares["scene captions"] > 0.7
         assert blank["scene captions"] < 0.1
-        for stratum in ("global", "spatial", "list", "composition"):  # of the others the card says how little is known
+        for stratum in STRATA:
             assert shares[stratum] > blank[stratum] + 0.1, stratum

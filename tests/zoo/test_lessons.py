@@ -8,13 +8,17 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
+from skipvision.exercises.drawing import Label, Sheet
 from skipvision.families.checkpoint import scaled_paper_setting
 from skipvision.families.patch import skipping
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
-from skipvision.zoo.lessons import Reader, lessons
+from skipvision.zoo.lessons import Reader, _exchange, lessons
 from skipvision.zoo.photograph import normalise
+from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import VISUAL_TOKENS, build_tokenizer, model_config
+from skipvision.zoo.sights import patch_truth
+from skipvision.zoo.turns import MADE_IN_TURN, Turn
 
 SKIP = scaled_paper_setting(VISUAL_TOKENS)
 KEPT = replace(SKIP, forget_skipped=False)
@@ -29,7 +33,7 @@ def reader():
 
 @pytest.fixture(scope="module")
 def batch(reader):
-    return lessons(reader.tokenizer, range(7, 10), questions=3)
+    return lessons(reader.tokenizer, range(7, 10), kinds=MADE_IN_TURN, questions=3)
 
 
 def by_turn(batch):
@@ -91,3 +95,36 @@ def test_the_tower_learns_nothing_and_everything_else_does(reader, batch):
     assert all(p.grad is None for p in reader.core.vision_tower.parameters())
     unused = [p for p in reader.learnable().parameters() if p.grad is None]
     assert not unused
+
+
+def test_a_head_is_drawn_to_where_the_answer_is_read(reader):
+    (lesson,) = lessons(reader.tokenizer, range(10_000_002, 10_000_003), kinds=["needle"], questions=8)
+    module = reader.learnable()
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    schedule = Schedule(module, peak=5e-3, steps=200, name="looking")
+    first = None
+    for _ in range(25):
+        _, looks = reader.losses([lesson], SkipConfig.parse("saliency:64"))
+        first = looks.item() if first is None else first
+        schedule.learn(looks)
+    module.load_state_dict(kept)
+    assert looks.item() < 0.7 * first
+
+
+def test_each_token_of_an_answer_is_looked_for_where_it_stands(reader):
+    label = Label("K7", 0.5, 0.5, 0.1)
+    sheet = Sheet((255, 255, 255), labels=(Label("AB", 0.2, 0.2, 0.1), label))
+    read = {}
+    for token, patch in _exchange(reader.tokenizer, Turn("What?", "K7", label.looks()), 1.0).looks:
+        read.setdefault(token, []).append(patch)
+    asked = len(reader.tokenizer("What? ASSISTANT:", add_special_tokens=False)["input_ids"])
+    assert [*read] == [asked, asked + 1]
+    truth = patch_truth(sheet)["middle"].flatten()
+    assert all(truth[patch] == 1 for patches in read.values() for patch in patches)
+    assert read[asked] < read[asked + 1]
+
+
+def test_what_is_not_retained_is_not_looked_for(reader, batch):
+    every, few = (reader.losses(batch, SkipConfig.parse(f"uniform:{count}"))[1] for count in (128, 1))
+    assert every > 0
+    assert few == 0 or few < every  # one token alone has all attention

@@ -32,7 +32,10 @@ def test_rendered_letters_are_one_token_each(tokenizer):
 
 def test_answers_are_short(tokenizer):
     answers = [
-        answer for seed in range(40) for kind in MADE_IN_TURN for _, answer in questions_about(kind, seed, questions=1)
+        answer
+        for seed in range(40)
+        for kind in MADE_IN_TURN
+        for _, answer, _ in questions_about(kind, seed, questions=1)
     ]
     assert max(len(tokenizer(answer)["input_ids"]) for answer in answers) < 75
 

@@ -24,7 +24,7 @@ def test_the_gaze_is_drawn_to_what_is_there():
     pixels = normalise(torch.from_numpy(np.stack([photograph(one, random.Random(0)) for one in drawn])))
     middles = torch.from_numpy(np.stack([patch_truth(as_sheet(one))["middle"] for one in drawn])).flatten(1)
     before = share_on(saliency(tower, pixels), middles)
-    stage = TowerStage(tower, batch=4, first_seed=12_000_000)
+    stage = TowerStage(tower, kinds=MADE_IN_TURN, batch=4, first_seed=12_000_000)
     schedule = Schedule(stage.module, peak=2e-2, steps=25, name="tower")
     for number in range(25):
         told = stage.step(number, schedule)

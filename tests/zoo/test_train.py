@@ -13,16 +13,18 @@ from skipvision.engine import Engine, Request, Sampling
 from skipvision.families.checkpoint import carried_skip
 from skipvision.zoo import lessons, tower
 from skipvision.zoo import train as recipe
-from skipvision.zoo.train import SECONDS_FILE, Recipe, Round, train
+from skipvision.zoo.train import SECONDS_FILE, Recipe, Round, TowerRound, train
 from skipvision.zoo.turns import picture
 
 _ROUND = Round(name="all", steps=1, peak=1e-3, mix=(("off", 1.0),), questions=1, first_seed=20_000_000, batch=2)
 TINY = Recipe(
-    tower_steps=1,
-    tower_batch=2,
-    describe=(replace(_ROUND, name="salient", mix=(("saliency:80", 1.0),)), _ROUND),
-    plain=replace(_ROUND, name="plain", first_seed=30_000_000),
-    skipping=replace(_ROUND, name="skipping", first_seed=30_000_000, steps=2, mix=(("44/69", 0.5), ("28/69", 0.5))),
+    together=(
+        TowerRound(name="tower", steps=1, peak=1e-3, first_seed=10_000_000, batch=2),
+        replace(_ROUND, name="salient", mix=(("saliency:80", 1.0),), looking=1.0),
+        _ROUND,
+    ),
+    plain=(replace(_ROUND, name="plain", first_seed=30_000_000),),
+    skipping=(replace(_ROUND, name="skipping", first_seed=30_000_000, steps=2, mix=(("44/69", 0.5), ("28/69", 0.5))),),
 )
 
 
@@ -67,7 +69,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_stage_it_was_in(made, monkeypat
     stage = recipe.LessonStage
     monkeypatch.setattr(recipe, "LessonStage", lambda *a, **k: (taught.append(a[1]), stage(*a, **k))[1])
     train(made / "work", made / "plain again", made / "again", TINY)
-    assert taught == [TINY.skipping.mix]
+    assert taught == [TINY.skipping[0].mix]
     assert (made / "again" / "model.safetensors").read_bytes() == finished
 
 
@@ -103,10 +105,10 @@ def test_held_out_seeds_are_never_drawn(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "picture", lambda kind, seed: (drawn.append(seed), picture(kind, seed))[1])
     train(tmp_path / "work", tmp_path / "plain", tmp_path / "skipping", TINY)
     assert min(drawn) >= 10_000_000
-    rounds = [*Recipe().describe, Recipe().plain, Recipe().skipping]
+    rounds = [*Recipe().together, *Recipe().plain, *Recipe().skipping]
     assert min(each.first_seed for each in rounds) >= 10_000_000
 
 
 def test_the_twins_are_taught_the_same_lessons_in_as_many_steps():
-    plain, skipping = Recipe().plain, Recipe().skipping
-    assert replace(skipping, name=plain.name, mix=plain.mix) == plain
+    for plain, skipping in zip(Recipe().plain, Recipe().skipping, strict=True):
+        assert replace(skipping, name=plain.name, mix=plain.mix) == plain
