@@ -108,7 +108,9 @@ def leave_out_ray() -> None:
     pipelines.prepare.sandbox = _no_sandbox  # type: ignore[assignment]
 
 
-def _stream(shards: Sequence[int], preparation: Any, inference: Any, on: Any) -> Iterator[Any]:
+def _stream(
+    shards: Sequence[int], preparation: Any, inference: Any, on: Any, *, standstill_seconds: float | None
+) -> Iterator[Any]:
     from pipelines.inference import STATISTICS, InferenceWorker
     from pipelines.statistics import ShardStatistics
 

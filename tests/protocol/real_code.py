@@ -131,7 +131,7 @@ class _NoLease:
 
 
 def _stream(
-    shards: Sequence[int], preparation: Preparation, inference: Inference, on: Any
+    shards: Sequence[int], preparation: Preparation, inference: Inference, on: Any, *, standstill_seconds: float | None
 ) -> Iterator[tuple[ShardStatistics, Observations]]:
     for shard in shards:
         folder = JobFolder(inference.output)
