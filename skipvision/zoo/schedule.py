@@ -18,9 +18,10 @@ ADAM_SHARE = 0.2
 
 
 class Schedule:
-    """Linear warm-up, over a third of the steps at most, then cosine to a twentieth of the peak; gradients clipped.
+    """Linear warm-up, over a third of the steps at most, then cosine to a twentieth of the peak.
 
-    Muon moves the matrices inside transformer layers, AdamW the rest: embeddings, norms, heads.
+    Gradients are clipped to norm 1. Muon moves the matrices inside transformer layers, AdamW the rest: embeddings,
+    norms, heads.
     """
 
     def __init__(self, module: nn.Module, *, peak: float, steps: int, name: str) -> None:

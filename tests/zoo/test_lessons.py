@@ -13,7 +13,8 @@ from skipvision.families.checkpoint import scaled_paper_setting
 from skipvision.families.patch import skipping
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
-from skipvision.zoo.lessons import Reader, _exchange, lessons
+from skipvision.zoo.gaze import gaze_loss
+from skipvision.zoo.lessons import Reader, _exchange, _Turns, lessons
 from skipvision.zoo.photograph import normalise
 from skipvision.zoo.schedule import Schedule
 from skipvision.zoo.shape import VISUAL_TOKENS, build_tokenizer, model_config
@@ -124,7 +125,16 @@ def test_each_token_of_an_answer_is_looked_for_where_it_stands(reader):
     assert read[asked] < read[asked + 1]
 
 
-def test_what_is_not_retained_is_not_looked_for(reader, batch):
-    every, few = (reader.losses(batch, SkipConfig.parse(f"uniform:{count}"))[1] for count in (128, 1))
-    assert every > 0
-    assert few == 0 or few < every  # one token alone has all attention
+def test_only_what_is_retained_is_looked_for(batch):
+    turns = _Turns(batch, start=5)
+    every = torch.arange(VISUAL_TOKENS).expand(len(batch), -1)
+    shown = turns.looked_for(every)
+    assert shown.sum() == len({(n, seen) for n, seen in turns._looks.tolist()}) > 0
+    assert turns.looked_for(every[:, ::3]).equal(shown[:, ::3])
+
+
+def test_what_is_read_nowhere_says_nothing_of_the_gaze():
+    scores, weights = torch.tensor([[2.0, 0.0], [7.0, 9.0]]), torch.tensor([1.0, 3.0])
+    wanted = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(gaze_loss(scores, wanted, weights), -scores[0].log_softmax(dim=0)[0])
+    assert gaze_loss(scores, torch.zeros(2, 2), weights) == 0
