@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
 from pipelines.layout import PLAN
+from pipelines.location import IMAGES
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
 from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY
 from pipelines.sources import Source
-from pipelines.tables import FILE, LOCATION, ROW, InputTable
+from pipelines.tables import InputTable
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 
@@ -114,7 +115,7 @@ def _user_schema(table: InputTable, config: JobConfig) -> pa.Schema:
     schema = table.schema
     if config.key_column == ROW_KEY:
         schema = schema.remove(schema.get_field_index(ROW_KEY))
-    taken = [name for name in schema.names if name in RESULT_COLUMNS.names or name in LOCATION.names]
+    taken = [name for name in schema.names if name in RESULT_COLUMNS.names or name == IMAGES]
     if taken:
         raise ConfigError(f"the input has columns that the job writes itself: {', '.join(taken)}; rename or drop them")
     return schema
@@ -145,8 +146,8 @@ def _image_names(thin: pa.Table, table: InputTable) -> list[str]:
     """What each row calls its image: as the user wrote it, so that keys survive a move to another folder."""
     if table.image_kind == "reference":
         return [str(name) for name in thin.column(table.image_column).to_pylist()]
-    places = zip(thin.column(FILE).to_pylist(), thin.column(ROW).to_pylist(), strict=True)
-    return [f"{table.source.names[file]}#{row}" for file, row in places]
+    places = [place for [place] in thin.column(IMAGES).to_pylist()]
+    return [f"{table.source.names[place['file']]}#{place['row']}" for place in places]
 
 
 def _made_keys(ordinal: int, image_names: list[str]) -> pa.Array:

@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,14 +30,14 @@ from pipelines.plan import JobPlan
 from pipelines.prepare import (
     ERROR_CODE,
     ERROR_MESSAGE,
-    HEIGHT,
+    PICTURES,
     PIXELS,
     PREPARE_SECONDS,
     PREPARED,
     PROMPT,
     READ_SECONDS,
     SHARD,
-    WIDTH,
+    pictures_of,
 )
 from pipelines.result_rows import ROW_KEY, Outcome, result_table
 from pipelines.statistics import ShardStatistics
@@ -111,7 +112,7 @@ class InferenceWorker:
         if course.alone:
             refuse_broken_engine(folder, most_poison=self._inference.max_poison_rows)
         rows = prepared.select([ROW_KEY, *PREPARED.names]).drop_columns([PIXELS]).to_pylist()
-        pixels = prepared.column(PIXELS)
+        pictures = pictures_of(prepared)
         outcomes: dict[int, Outcome] = {
             number: InputError(row[ERROR_MESSAGE], code=row[ERROR_CODE])
             for number, row in enumerate(rows)
@@ -121,7 +122,7 @@ class InferenceWorker:
         with self._room.entered(alone=course.alone):
             for first, stop in course.pieces:
                 asked = [number for number in range(first, stop) if number not in outcomes]
-                requests = [self._request(rows[number], pixels[number]) for number in asked]
+                requests = [self._request(rows[number], pictures) for number in asked]
                 with attempts.noted((first, stop), alone=course.alone):
                     failpoint("answer", " ".join(str(rows[number][PROMPT]) for number in asked))
                     outcomes |= zip(asked, self._engine.answer(requests), strict=True)
@@ -140,11 +141,11 @@ class InferenceWorker:
         results = result_table(prepared, outcomes, self._inference.plan.schema)
         return commit(folder, results, self._account.of_shard(shard, outcomes, work))
 
-    def _request(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
-        # A view of the block in shared memory: nothing is copied until the engine moves it to its device.
-        image = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(3, row[HEIGHT], row[WIDTH])
+    def _request(self, row: dict[str, Any], pictures: Mapping[int, np.ndarray]) -> Request:
+        # Views of the block in shared memory: nothing is copied until the engine moves them to its device.
+        images = tuple(pictures[number] for number in row[PICTURES])
         sampling = replace(self._inference.sampling, seed=row_seed(self._inference.sampling.seed, row[ROW_KEY]))
-        return Request(prompt=row[PROMPT], images=(image,), sampling=sampling)
+        return Request(prompt=row[PROMPT], images=images, sampling=sampling)
 
 
 def row_seed(seed: int, row_key: str) -> int:

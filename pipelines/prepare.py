@@ -1,40 +1,47 @@
 """Images of a shard on the CPU: bytes in, checked and decoded, resized by the model's own processor, uint8 pixels out.
 
-A row that cannot be prepared becomes a coded error here and goes on as a row. What a Ray task returns is one table
-with all rows of its shard, in order.
+An image is read and prepared once, however many rows of the shard show it. A row that cannot be prepared becomes a
+coded error here and goes on as a row. What a Ray task returns is one table with all rows of its shard, in order.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipelines.encoded import Encoded, Source
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.location import IMAGES, Location
 from pipelines.sandbox import DEFAULT_LIMITS, Limits, Prepared, sandbox
-from pipelines.tables import FILE, IMAGE, ROW, resolve
-from skipvision.errors import FetchError, ImageError, InputError, PromptError
-from skipvision.fetch import Fetcher, FetchPolicy, is_address
+from skipvision.errors import InputError, PromptError
+from skipvision.fetch import FetchPolicy
 
 SHARD = "shard"
-PROMPT, PIXELS, HEIGHT, WIDTH = "__prompt", "__pixels", "__height", "__width"
+PROMPT, PICTURES, PIXELS = "__prompt", "__pictures", "__pixels"
 ERROR_CODE, ERROR_MESSAGE = "__error_code", "__error_message"
 READ_SECONDS, PREPARE_SECONDS = "__read_seconds", "__prepare_seconds"
 
+PICTURE = pa.struct(
+    [
+        ("number", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("pixels", pa.large_binary()),  # (3, height, width) uint8; 64-bit offsets, since a shard can pass 2 GiB
+    ]
+)
 PREPARED = pa.schema(
     [
         (PROMPT, pa.string()),
-        (PIXELS, pa.large_binary()),  # (3, height, width) uint8; 64-bit offsets, since a shard can pass 2 GiB
-        (HEIGHT, pa.int32()),
-        (WIDTH, pa.int32()),
+        (PICTURES, pa.list_(pa.int32())),  # the numbers of the row's pictures, in order
+        (PIXELS, pa.list_(PICTURE)),  # those that this row is the first of its shard to show
         (ERROR_CODE, pa.string()),
         (ERROR_MESSAGE, pa.string()),
         (READ_SECONDS, pa.float64()),
@@ -42,10 +49,8 @@ PREPARED = pa.schema(
     ]
 )
 
-_ROWS_AT_ONCE = 32
+_IMAGES_AT_ONCE = 32
 """Encoded images held at a time: with 64 MiB as the largest, what a task can take is bounded."""
-
-Encoded = bytes | Path | InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,54 +72,24 @@ class Preparation:
         """All rows of a shard: the columns of the frozen input, those of `PREPARED`, and the shard's number."""
         folder = JobFolder(self.output)
         thin = read_table(folder, frozen_name(self.input_id, shard))
-        prepared = [row for rows in self._in_groups(thin, folder) for row in rows]
+        rows = [*self._rows(thin)]
+        album = _Album(self._source(folder), self.model, self.limits)
+        album.add(image for row in rows if row.refused is None for image in row.images)
+        prepared = [*_prepared(rows, album)]
         for field in PREPARED:
             thin = thin.append_column(field, pa.array([row[field.name] for row in prepared], field.type))
         return thin.append_column(SHARD, pa.array([shard] * len(thin), pa.int64()))
 
-    def _in_groups(self, thin: pa.Table, folder: JobFolder) -> Iterator[list[dict[str, Any]]]:
-        for first in range(0, len(thin), _ROWS_AT_ONCE):
-            rows = thin.slice(first, _ROWS_AT_ONCE)
-            prompts = self._prompts(rows)
-            started = time.perf_counter()
-            images = self._encoded(rows, folder)
-            read_seconds = (time.perf_counter() - started) / len(rows)
-            made = iter(
-                self._prepared(
-                    [_refused(prompt, image) or image for prompt, image in zip(prompts, images, strict=True)]
-                )
-            )
-            yield [_row(prompt, *next(made)) | {READ_SECONDS: read_seconds} for prompt in prompts]
+    def _rows(self, thin: pa.Table) -> Iterator[_Row]:
+        prompts = [self.prompt] * len(thin)
+        if self.prompt_column is not None:
+            prompts = thin.column(self.prompt_column).cast(pa.string()).to_pylist()
+        for prompt, places in zip(prompts, thin.column(IMAGES).to_pylist(), strict=True):
+            yield _Row(prompt, [Location.of(place) for place in places], _refused(prompt))
 
-    def _prepared(self, images: list[Encoded]) -> list[Prepared]:
-        """Each image prepared; one that is an error already stays it."""
-        sound = [image for image in images if not isinstance(image, InputError)]
-        made = iter(sandbox(self.model, self.limits).prepare(sound))
-        return [(image, 0.0) if isinstance(image, InputError) else next(made) for image in images]
-
-    def _prompts(self, rows: pa.Table) -> list[str | None]:
-        if self.prompt_column is None:
-            return [self.prompt] * len(rows)
-        return rows.column(self.prompt_column).cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
-
-    def _encoded(self, rows: pa.Table, folder: JobFolder) -> list[Encoded]:
-        """Each row's image as bytes or a path to them, or why there is none."""
-        if self.embedded_column is None:
-            named: list[Any] = rows.column(IMAGE).to_pylist()
-        else:
-            paths = read_table(folder, sources_name(self.input_id)).column("path").to_pylist()
-            named = read_embedded(
-                paths, rows.column(FILE).to_pylist(), rows.column(ROW).to_pylist(), self.embedded_column
-            )
-        return self._fetched([_as_encoded(image) for image in named])
-
-    def _fetched(self, images: list[Encoded | str]) -> list[Encoded]:
-        """Addresses replaced by what is behind them."""
-        addresses = [image for image in images if isinstance(image, str)]
-        answers: Iterator[bytes | FetchError] = iter(())
-        if addresses:
-            answers = iter(_fetcher(self.allow_networks).fetch_many(addresses))
-        return [next(answers) if isinstance(image, str) else image for image in images]
+    def _source(self, folder: JobFolder) -> Source:
+        paths = read_table(folder, sources_name(self.input_id)).column("path").to_pylist()
+        return Source(paths, self.embedded_column, FetchPolicy(allow_networks=self.allow_networks))
 
 
 def prepare_shard(shards: pa.Table, preparation: Preparation) -> pa.Table:
@@ -123,69 +98,117 @@ def prepare_shard(shards: pa.Table, preparation: Preparation) -> pa.Table:
     return preparation.prepare(shard)
 
 
-def read_embedded(paths: list[str], files: list[int], rows: list[int], column: str) -> list[Any]:
-    """Images out of Parquet files: bytes, a path or address, or None.
-
-    Args:
-        paths: all source files.
-        files, rows: for each image, which of `paths`, and which row of it; both ascending.
-    """
-    images = []
-    for file in dict.fromkeys(files):
-        wanted = [row for of, row in zip(files, rows, strict=True) if of == file]
-        folder = Path(paths[file]).parent
-        values = _column_rows(paths[file], column, wanted[0], wanted[-1] + 1)
-        images += [_from_struct(value, folder) if isinstance(value, dict) else value for value in values]
-    return images
+def pictures_of(prepared: pa.Table) -> dict[int, np.ndarray]:
+    """The pictures of a prepared shard by their numbers: (3, height, width) uint8 each, views of the table."""
+    pictures = {}
+    for chunk in prepared.column(PIXELS).chunks:
+        held = chunk.flatten()
+        sizes = zip(*(held.field(name).to_pylist() for name in ("number", "height", "width")), strict=True)
+        for (number, height, width), pixels in zip(sizes, held.field("pixels"), strict=True):
+            pictures[number] = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(3, height, width)
+    return pictures
 
 
-def _column_rows(path: str, column: str, start: int, stop: int) -> list[Any]:
-    """Rows `start` to `stop` of one column; only the row groups that hold them are read, a few rows at a time."""
-    file, values, first = pq.ParquetFile(path), [], 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if first < stop and start < first + rows:
-            at = first
-            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
-                if at >= stop:
-                    break
-                if at + len(batch) > start:
-                    piece = batch.slice(max(0, start - at), min(stop, at + len(batch)) - max(start, at))
-                    values += piece.column(0).to_pylist()
-                at += len(batch)
-        first += rows
-    return values
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a row asks, and about what."""
+
+    prompt: str | None
+    images: list[Location]
+    refused: InputError | None
+    """Why it cannot be asked, as far as that is known before its images are looked at."""
 
 
-def _from_struct(value: dict[str, Any], folder: Path) -> bytes | str | None:
-    """The bytes of a {bytes, path} pair, or else what its path stands for."""
-    return value["bytes"] if value["bytes"] is not None else resolve(value.get("path"), folder)
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    made: np.ndarray | InputError
+    read_seconds: float
+    prepare_seconds: float
 
 
-def _as_encoded(image: bytes | str | None) -> Encoded | str:
-    """Bytes, a path, or an error; an address stays text."""
-    if image is None:
-        return ImageError("the row names no image", code="image_missing")
-    if isinstance(image, str) and not is_address(image):
-        return Path(image)
-    return image
+class _Album:
+    """Pictures of a shard, numbered in the order in which they come."""
+
+    def __init__(self, source: Source, model: str, limits: Limits) -> None:
+        self._source, self._model, self._limits = source, model, limits
+        self._numbers: dict[Location, int] = {}
+        self._by_content: dict[bytes, int] = {}
+        self.pictures: list[_Picture] = []
+
+    def add(self, images: Iterable[Location]) -> None:
+        """Read and prepare all of them, some at a time."""
+        waiting = iter(dict.fromkeys(images))
+        while some := list(islice(waiting, _IMAGES_AT_ONCE)):
+            started = time.perf_counter()
+            encoded = self._source.read(some)
+            read_seconds = (time.perf_counter() - started) / len(some)
+            new = self._number(some, encoded)
+            made = self._prepared(new)
+            self.pictures += [_Picture(image, read_seconds, seconds) for image, seconds in made]
+
+    def numbers(self, images: Sequence[Location]) -> list[int]:
+        """Of the pictures of a row."""
+        return [self._numbers[image] for image in images]
+
+    def _number(self, locations: Sequence[Location], encoded: Sequence[Encoded]) -> list[Encoded]:
+        """Give each image its number: the one of an image with the same bytes, or the next; those that are new."""
+        new: list[Encoded] = []
+        for location, image in zip(locations, encoded, strict=True):
+            number = len(self.pictures) + len(new)
+            if isinstance(image, bytes):
+                number = self._by_content.setdefault(blake2b(image, digest_size=16).digest(), number)
+            self._numbers[location] = number
+            if number == len(self.pictures) + len(new):
+                new.append(image)
+        return new
+
+    def _prepared(self, images: Sequence[Encoded]) -> list[Prepared]:
+        """Each image prepared; one that is an error already stays it."""
+        sound = [image for image in images if not isinstance(image, InputError)]
+        made = iter(sandbox(self._model, self._limits).prepare(sound))
+        return [(image, 0.0) if isinstance(image, InputError) else next(made) for image in images]
 
 
-def _refused(prompt: str | None, image: Encoded) -> InputError | None:
-    """Why a row cannot be asked about, as far as that is known before its image is looked at."""
+def _prepared(rows: Sequence[_Row], album: _Album) -> Iterator[dict[str, Any]]:
+    """The columns of `PREPARED` for each row."""
+    shown: set[int] = set()
+    for row in rows:
+        numbers = [] if row.refused else album.numbers(row.images)
+        first_shown = [number for number in dict.fromkeys(numbers) if number not in shown]
+        shown.update(first_shown)
+        pictures = [album.pictures[number] for number in first_shown]
+        error = row.refused or _first_error([album.pictures[number].made for number in numbers])
+        yield {
+            PROMPT: row.prompt,
+            PICTURES: numbers,
+            PIXELS: [
+                _columns(number, picture.made)
+                for number, picture in zip(first_shown, pictures, strict=True)
+                if not isinstance(picture.made, InputError)
+            ],
+            ERROR_CODE: error.code if error else None,
+            ERROR_MESSAGE: str(error) if error else None,
+            READ_SECONDS: sum(picture.read_seconds for picture in pictures),
+            PREPARE_SECONDS: sum(picture.prepare_seconds for picture in pictures),
+        }
+
+
+def _columns(number: int, pixels: np.ndarray) -> dict[str, Any]:
+    """A value of `PICTURE`."""
+    _, height, width = pixels.shape
+    return {"number": number, "height": height, "width": width, "pixels": pixels.tobytes()}
+
+
+def _first_error(images: Sequence[np.ndarray | InputError]) -> InputError | None:
+    """What is wrong with the first image that cannot be shown; which of several it is."""
+    for number, image in enumerate(images, start=1):
+        if isinstance(image, InputError):
+            which = f"image {number} of {len(images)}: " if len(images) > 1 else ""
+            return InputError(f"{which}{image}", code=image.code)
+    return None
+
+
+def _refused(prompt: str | None) -> InputError | None:
     if prompt is None or not prompt.strip():
         return PromptError("the row has no prompt")
-    return image if isinstance(image, InputError) else None
-
-
-def _row(prompt: str | None, made: np.ndarray | InputError, seconds: float) -> dict[str, Any]:
-    """The columns of `PREPARED` for one row, but the seconds it took to read."""
-    row: dict[str, Any] = dict.fromkeys(PREPARED.names) | {PROMPT: prompt, PREPARE_SECONDS: seconds}
-    if isinstance(made, InputError):
-        return row | {ERROR_CODE: made.code, ERROR_MESSAGE: str(made)}
-    return row | {PIXELS: made.tobytes(), HEIGHT: made.shape[1], WIDTH: made.shape[2]}
-
-
-@cache
-def _fetcher(allow_networks: tuple[str, ...]) -> Fetcher:
-    return Fetcher(FetchPolicy(allow_networks=allow_networks))
+    return None

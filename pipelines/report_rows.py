@@ -12,15 +12,15 @@ import pyarrow as pa
 from markupsafe import Markup
 from PIL import Image
 
+from pipelines.encoded import Source
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
 from pipelines.layout import shard_name
+from pipelines.location import IMAGES, Location
 from pipelines.pages import picture_uri
 from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar
-from pipelines.prepare import read_embedded
-from pipelines.tables import FILE, IMAGE, ROW
-from skipvision.errors import ImageError
+from skipvision.errors import ImageError, InputError
 from skipvision.fetch import is_address
 from skipvision.images import decode_image, read_image
 
@@ -61,7 +61,7 @@ def rows_for_report(folder: JobFolder) -> list[ReportRow]:
 def _committed(folder: JobFolder, plan: JobPlan) -> Iterator[dict[str, Any]]:
     """Rows of the first shards, results and where the image is; not image bytes."""
     for shard in range(min(plan.shards, SHARDS_READ)):
-        frozen = read_table(folder, frozen_name(plan.input_id, shard)).select([IMAGE, FILE, ROW])
+        frozen = read_table(folder, frozen_name(plan.input_id, shard)).select([IMAGES])
         results = read_table(folder, shard_name(shard))
         for result, place in zip(results.to_pylist(), frozen.to_pylist(), strict=True):
             yield result | place
@@ -102,12 +102,18 @@ def _report_row(row: Mapping[str, Any], shown: bool, plan: JobPlan, pictures: _P
 
 
 def _title(row: Mapping[str, Any], pictures: _Pictures) -> str:
-    if row[FILE] is not None:
-        return f"{Path(pictures.sources[row[FILE]]).name}, row {row[ROW] + 1:,}"
-    image = row[IMAGE]
+    image = _first_image(row)
     if image is None:
+        return "text alone"
+    if image.file is not None:
+        return f"{Path(pictures.sources[image.file]).name}, row {(image.row or 0) + 1:,}"
+    if image.reference is None:
         return "no image named"
-    return _clip(image, 120) if is_address(image) else Path(image).name
+    return _clip(image.reference, 120) if is_address(image.reference) else Path(image.reference).name
+
+
+def _first_image(row: Mapping[str, Any]) -> Location | None:
+    return next(map(Location.of, row[IMAGES]), None)
 
 
 def _clip(text: str, most: int = MOST_CHARACTERS) -> str:
@@ -119,21 +125,19 @@ class _Pictures:
 
     def __init__(self, sources: list[str], plan: JobPlan) -> None:
         self.sources = sources
-        self._column = plan.embedded_column
+        self._source = Source(sources, plan.embedded_column, policy=None)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
-        """A `data:` URI; None for an image at an address, which is not fetched a second time."""
+        """The first, as a `data:` URI; None for an image at an address, which is not fetched a second time."""
+        location = _first_image(row)
+        if location is None or (location.reference is not None and is_address(location.reference)):
+            return None
         try:
-            image = row[IMAGE] if row[FILE] is None else self._embedded(row[FILE], row[ROW])
-            if image is None or (isinstance(image, str) and is_address(image)):
+            [image] = self._source.read([location])
+            if isinstance(image, InputError):
                 return None
             pixels = decode_image(image) if isinstance(image, bytes) else read_image(image)
         except (ImageError, OSError, ValueError, pa.ArrowException):
             # The input has changed or gone since the row was answered; that is no reason to end without a report.
             return None
         return picture_uri(Image.fromarray(np.ascontiguousarray(pixels)), side=PICTURE_SIDE)
-
-    def _embedded(self, file: int, row: int) -> bytes | str | None:
-        assert self._column is not None, "a row in a Parquet file has a column"
-        [image] = read_embedded(self.sources, [file], [row], self._column)
-        return image  # type: ignore[no-any-return]

@@ -1,29 +1,27 @@
 """What is inside an input: the user's columns without image bytes, and where each row's image is.
 
-Every kind of input comes out as the same thin tables: the user's own columns, then IMAGE (a path or an address), or
-FILE and ROW (which row of which Parquet file holds the bytes). The bytes themselves stay where they are.
+Every kind of input comes out as the same thin tables: the user's own columns, then IMAGES (see `location`): a path or
+an address, or which row of which Parquet file holds the bytes. The bytes themselves stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.location import IMAGES, PLACES, Location
 from pipelines.sources import Source
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 from skipvision.fetch import is_address
-
-IMAGE, FILE, ROW = "__image", "__file", "__row"
-LOCATION = pa.schema([(IMAGE, pa.string()), (FILE, pa.int32()), (ROW, pa.int64())])
 
 IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
 """Looked for in this order when the image column is not named."""
@@ -43,7 +41,7 @@ class InputTable:
     image_kind: ImageKind
 
     def thin_tables(self) -> Iterator[pa.Table]:
-        """All rows in order, in tables of any size: the user's columns, then those of `LOCATION`."""
+        """All rows in order, in tables of any size: the user's columns, then `IMAGES`."""
         if self.source.kind == "images":
             yield from self._image_files()
             return
@@ -58,7 +56,7 @@ class InputTable:
         for first in range(0, len(self.source.files), CHUNK_ROWS):
             names = self.source.names[first : first + CHUNK_ROWS]
             paths = [file.path for file in self.source.files[first : first + CHUNK_ROWS]]
-            yield _with_location(pa.table([pa.array(names, pa.string())], schema=self.schema), {IMAGE: paths})
+            yield _with_places(pa.table([pa.array(names, pa.string())], schema=self.schema), map(Location, paths))
 
     def _pieces(self, path: str) -> Iterator[pa.Table]:
         """One file of tables, as the user wrote it but for embedded images."""
@@ -73,12 +71,11 @@ class InputTable:
 
     def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
         """Say for each row of a piece, which begins with row `first` of file `number`, where its image is."""
-        rows = len(piece)
         if self.image_kind == "embedded":
-            return _with_location(thin, {FILE: [number] * rows, ROW: list(range(first, first + rows))})
+            return _with_places(thin, (Location(file=number, row=first + row) for row in range(len(piece))))
         folder = Path(self.source.files[number].path).parent
         references = thin.column(self.image_column).cast(pa.string()).to_pylist()
-        return _with_location(thin, {IMAGE: [resolve(reference, folder) for reference in references]})
+        return _with_places(thin, (Location(resolve(reference, folder)) for reference in references))
 
 
 def resolve(reference: str | None, folder: Path) -> str | None:
@@ -181,12 +178,11 @@ def _as_table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _with_location(thin: pa.Table, where: dict[str, list[Any]]) -> pa.Table:
-    """Append the columns of `LOCATION`; those that `where` leaves out are null."""
-    for field in LOCATION:
-        values = pa.array(where[field.name], field.type) if field.name in where else pa.nulls(len(thin), field.type)
-        thin = thin.append_column(field, values)
-    return thin
+def _with_places(thin: pa.Table, locations: Iterable[Location]) -> pa.Table:
+    """Append the column `IMAGES`, of one image a row."""
+    return thin.append_column(
+        pa.field(IMAGES, PLACES), pa.array([[location.place()] for location in locations], PLACES)
+    )
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -11,10 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.encoded import read_embedded
 from pipelines.folder import JobFolder
 from pipelines.freeze import freeze
 from pipelines.model import choose_model
-from pipelines.prepare import ERROR_CODE, ERROR_MESSAGE, HEIGHT, PIXELS, PROMPT, WIDTH, Preparation, read_embedded
+from pipelines.prepare import (
+    ERROR_CODE,
+    ERROR_MESSAGE,
+    PICTURES,
+    PIXELS,
+    PREPARE_SECONDS,
+    PROMPT,
+    Preparation,
+    pictures_of,
+)
 from pipelines.sources import find_source
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
@@ -40,13 +50,20 @@ def prepared(tmp_path, tiny_model):
             embedded_column=plan.embedded_column,
             allow_networks=(),
         )
-        return pa.concat_tables([preparation.prepare(shard) for shard in range(plan.shards)]).to_pylist()
+        return [row for shard in range(plan.shards) for row in shown(preparation.prepare(shard))]
 
     return prepare
 
 
-def pixels(row: dict) -> np.ndarray:
-    return np.frombuffer(row[PIXELS], np.uint8).reshape(3, row[HEIGHT], row[WIDTH])
+def shown(shard: pa.Table) -> list[dict]:
+    """The rows of a prepared shard, each with the pictures that it shows."""
+    pictures = pictures_of(shard)
+    return [
+        row | {SHOWN: [pictures[number] for number in row[PICTURES] if number in pictures]} for row in shard.to_pylist()
+    ]
+
+
+SHOWN = "shown"
 
 
 def png(seed: int) -> bytes:
@@ -59,7 +76,7 @@ def test_every_broken_file_gets_its_code_and_a_message_without_paths(tmp_path, p
     found = {name: rows[name][ERROR_CODE] for name in expected if name in rows}
     assert found == {name: code for name, code in expected.items() if name in found}
     assert len(found) >= len(BROKEN) - 1, "only the PSD file's name says that it is no image"
-    assert all(row[PIXELS] is None for row in rows.values())
+    assert not any(row[SHOWN] for row in rows.values())
     assert not any(str(tmp_path) in row[ERROR_MESSAGE] or "0x" in row[ERROR_MESSAGE] for row in rows.values())
 
 
@@ -68,9 +85,32 @@ def test_bytes_paths_and_data_addresses_give_the_same_pixels(tmp_path, prepared,
     address = "data:image/png;base64," + base64.b64encode(png(1)).decode()
     images = [{"bytes": png(1), "path": None}, {"bytes": None, "path": "a.png"}, {"bytes": None, "path": address}]
     pq.write_table(pa.table({"image": images}), tmp_path / "in.parquet")
-    found = [pixels(row) for row in prepared(tmp_path / "in.parquet")]
+    found = [picture for row in prepared(tmp_path / "in.parquet") for picture in row[SHOWN]]
     expected = load_preparer(tiny_model).prepare(decode_image(png(1)))
+    assert len(found) == 3
     assert all(np.array_equal(each, expected) for each in found)
+
+
+def test_an_image_that_several_rows_show_is_prepared_once(tmp_path, prepared, tiny_model):
+    for name, seed in (("a.png", 1), ("b.png", 2), ("same.png", 1)):
+        (tmp_path / name).write_bytes(png(seed))
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"image": name}) for name in ["a.png", "b.png"] * 3))
+    rows = prepared(tmp_path / "in.jsonl")
+    assert [row[PICTURES] for row in rows] == [[0], [1]] * 3
+    assert [len(row[PIXELS]) for row in rows] == [1, 1, 0, 0, 0, 0]
+    assert [row[PREPARE_SECONDS] > 0 for row in rows] == [True, True, False, False, False, False]
+    for row, seed in zip(rows, [1, 2] * 3, strict=True):
+        assert np.array_equal(row[SHOWN][0], load_preparer(tiny_model).prepare(decode_image(png(seed))))
+
+
+def test_the_same_bytes_in_two_places_are_one_image(tmp_path, prepared):
+    images = [png(1), png(2), png(1), None, b"broken", b"broken"]
+    pq.write_table(pa.table({"image": images}), tmp_path / "in.parquet")
+    rows = prepared(tmp_path / "in.parquet")
+    assert [row[PICTURES] for row in rows] == [[0], [1], [0], [2], [3], [3]]
+    assert [row[ERROR_CODE] for row in rows] == [
+        None, None, None, "image_missing", "image_unidentified", "image_unidentified",
+    ]  # fmt: skip
 
 
 def test_a_row_that_names_no_image_or_a_missing_one_says_so(tmp_path, prepared):
@@ -107,3 +147,5 @@ def test_embedded_rows_are_the_ones_that_were_asked_for(tmp_path, group_rows):
     wanted = [(0, row) for row in range(37, 100)] + [(1, row) for row in range(41)]
     files, rows = map(list, zip(*wanted, strict=True))
     assert read_embedded(paths, files, rows, "image") == [f"{file}:{row}".encode() for file, row in wanted]
+    mixed = [4, 99, 0, 3, 3]
+    assert read_embedded(paths, [1, 0, 0, 1, 1], mixed, "image") == [b"1:4", b"0:99", b"0:0", b"1:3", b"1:3"]

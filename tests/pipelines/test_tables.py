@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.location import IMAGES, Location
 from pipelines.sources import find_source
-from pipelines.tables import FILE, IMAGE, ROW, InputTable, open_table
+from pipelines.tables import InputTable, open_table
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 
@@ -21,6 +22,11 @@ def opened(path: Path, **settings: str) -> InputTable:
 
 def rows(table: InputTable) -> list[dict]:
     return pa.concat_tables(table.thin_tables()).to_pylist()
+
+
+def image(row: dict) -> Location:
+    [place] = row[IMAGES]
+    return Location.of(place)
 
 
 def jsonl(path: Path, *lines: object) -> Path:
@@ -34,7 +40,7 @@ def test_images_of_a_folder_are_rows_with_their_path(tmp_path):
         (tmp_path / name).touch()
     found = rows(opened(tmp_path))
     assert [row["path"] for row in found] == ["b.jpg", "sub/a.png"]
-    assert [row[IMAGE] for row in found] == [str(tmp_path / "b.jpg"), str(tmp_path / "sub/a.png")]
+    assert [image(row).reference for row in found] == [str(tmp_path / "b.jpg"), str(tmp_path / "sub/a.png")]
 
 
 def test_relative_paths_are_relative_to_the_file_that_names_them(tmp_path):
@@ -49,7 +55,7 @@ def test_relative_paths_are_relative_to_the_file_that_names_them(tmp_path):
         {"n": None},
     )
     found = rows(opened(path))
-    assert [row[IMAGE] for row in found] == [
+    assert [image(row).reference for row in found] == [
         str(tmp_path / "photos/a.jpg"),
         "/elsewhere/b.jpg",
         "https://example.org/c.jpg",
@@ -79,14 +85,14 @@ def test_embedded_images_stay_in_their_file(tmp_path):
         pq.write_table(pa.table(columns), tmp_path / f"{part}.parquet", row_group_size=2)
     table = opened(tmp_path)
     assert (table.image_kind, table.schema.names) == ("embedded", ["label"])
-    assert [(row[FILE], row[ROW], row[IMAGE]) for row in rows(table)] == [
-        (0, 0, None), (0, 1, None), (0, 2, None), (1, 0, None), (1, 1, None), (1, 2, None),
-    ]  # fmt: skip
+    assert [image(row) for row in rows(table)] == [
+        Location(file=file, row=row) for file in range(2) for row in range(3)
+    ]
 
 
 def test_a_table_of_nothing_but_images_has_rows_too(tmp_path):
     pq.write_table(pa.table({"image": [b"0", b"1"]}), tmp_path / "a.parquet")
-    assert [row[ROW] for row in rows(opened(tmp_path / "a.parquet"))] == [0, 1]
+    assert [image(row).row for row in rows(opened(tmp_path / "a.parquet"))] == [0, 1]
 
 
 def test_a_struct_of_bytes_and_path_is_an_image(tmp_path):
@@ -105,7 +111,7 @@ def test_parquet_files_of_different_columns_are_read_as_one(tmp_path):
 
 def test_the_image_column_can_be_named(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"image": "wrong.jpg", "photo": "right.jpg"})
-    assert rows(opened(path, image_column="photo"))[0][IMAGE] == str(tmp_path / "right.jpg")
+    assert image(rows(opened(path, image_column="photo"))[0]).reference == str(tmp_path / "right.jpg")
 
 
 @pytest.mark.parametrize(
