@@ -36,7 +36,7 @@ class Source:
         """Each image as bytes or a path to them, or why there is none."""
         found = iter(self._embedded([location for location in locations if location.file is not None]))
         return self._fetched(
-            [_as_encoded(location.reference if location.file is None else next(found)) for location in locations]
+            [_as_encoded(_named(location) if location.file is None else next(found)) for location in locations]
         )
 
     def _embedded(self, locations: Sequence[Location]) -> list[Any]:
@@ -103,6 +103,11 @@ def _group_rows(file: pq.ParquetFile, group: int, column: str, at: int, rows: li
 def _from_struct(value: dict[str, Any], folder: Path) -> bytes | str | None:
     """The bytes of a {bytes, path} pair, or else what its path stands for."""
     return value["bytes"] if value["bytes"] is not None else resolve(value.get("path"), folder)
+
+
+def _named(location: Location) -> bytes | str | None:
+    """What stands in the frozen input itself."""
+    return location.reference if location.content is None else location.content
 
 
 def _as_encoded(image: bytes | str | None) -> Encoded | str:

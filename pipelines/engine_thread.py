@@ -118,7 +118,7 @@ class EngineThread:
         """Of the requests that are not answered yet."""
         asked = {id(call): call.requests for call in self._waiting.values()}
         return " ".join(
-            request.prompt for requests in asked.values() for request in requests
+            str(request.prompt) for requests in asked.values() for request in requests
             if request.request_id in self._waiting
         )  # fmt: skip
 

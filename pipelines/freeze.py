@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.asked import ASKED, MESSAGES
 from pipelines.folder import JobFolder
-from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.frozen import ROW, frozen_name, read_table, sources_name
+from pipelines.grouping import ImageOrder
 from pipelines.layout import PLAN
 from pipelines.location import IMAGES
 from pipelines.model import ChosenModel
@@ -33,18 +36,23 @@ def freeze(table: InputTable, config: JobConfig, model: ChosenModel, folder: Job
     Raises:
         ConfigError: the input has no rows, a key column has nulls or duplicates, or a column has a reserved name.
     """
-    schema = _user_schema(table, config)
-    input_id = uuid4().hex
-    rows, keys = 0, []
-    for shard, thin in enumerate(_cut(_keyed(table, config), config.rows_per_shard)):
+    schema = _user_schema(table)
+    images, keys = ImageOrder(), list[pa.Array]()
+    input_id, rows = uuid4().hex, 0
+    for shard, thin in enumerate(_cut(_keyed(table), config.rows_per_shard)):
         folder.create(frozen_name(input_id, shard), parquet_bytes(thin))
-        if config.key_column is not None:  # keys that were made are unique, and all of them take room
+        if config.group_images:
+            images.see(thin)
+        if table.key_column is not None:  # keys that were made are unique, and all of them take room
             keys.append(thin.column(ROW_KEY).combine_chunks())
         rows += len(thin)
     if rows == 0:
         raise ConfigError(f"input {config.input} is empty: its files hold no rows")
-    if config.key_column is not None:
-        _refuse_duplicates(pa.chunked_array(keys), config.key_column)
+    if table.key_column is not None:
+        _refuse_duplicates(pa.chunked_array(keys), table.key_column)
+    order = images.regrouped() if config.group_images else None
+    if order is not None:
+        input_id = _regroup(folder, input_id, order, config.rows_per_shard)
     folder.create(sources_name(input_id), parquet_bytes(_listing(table.source)))
     plan = JobPlan(
         input_id=input_id,
@@ -56,12 +64,24 @@ def freeze(table: InputTable, config: JobConfig, model: ChosenModel, folder: Job
         prompt_sha256=prompt_sha256(config),
         embedded_column=table.image_column if table.image_kind == "embedded" else None,
         schema=schema,
+        is_regrouped=order is not None,
         source_files=len(table.source.files),
         source_bytes=sum(file.size_bytes for file in table.source.files),
         other_files=len(table.source.others),
         other_names=table.source.others[:100],
     )
     return plan if folder.create(PLAN, plan.to_json()) else read_plan(folder)
+
+
+def _regroup(folder: JobFolder, input_id: str, order: np.ndarray, rows_per_shard: int) -> str:
+    """Write a frozen input down again in another order, which takes the room of all of it; the new one's id."""
+    shards = range(-(-len(order) // rows_per_shard))
+    thin = pa.concat_tables([read_table(folder, frozen_name(input_id, shard)) for shard in shards])
+    regrouped = uuid4().hex
+    for shard in shards:
+        rows = order[shard * rows_per_shard : (shard + 1) * rows_per_shard]
+        folder.create(frozen_name(regrouped, shard), parquet_bytes(thin.take(rows)))
+    return regrouped
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -110,29 +130,31 @@ def _listing(source: Source) -> pa.Table:
     )
 
 
-def _user_schema(table: InputTable, config: JobConfig) -> pa.Schema:
+def _user_schema(table: InputTable) -> pa.Schema:
     """The columns that the results take over; one named as a result's own is refused."""
     schema = table.schema
-    if config.key_column == ROW_KEY:
+    if table.key_column == ROW_KEY:
         schema = schema.remove(schema.get_field_index(ROW_KEY))
-    taken = [name for name in schema.names if name in RESULT_COLUMNS.names or name == IMAGES]
+    reserved = (*RESULT_COLUMNS.names, *ASKED.names, ROW)
+    taken = [name for name in schema.names if name in reserved]
     if taken:
         raise ConfigError(f"the input has columns that the job writes itself: {', '.join(taken)}; rename or drop them")
     return schema
 
 
-def _keyed(table: InputTable, config: JobConfig) -> Iterator[pa.Table]:
-    """Thin tables with the row key as one more column."""
-    ordinal = 0
+def _keyed(table: InputTable) -> Iterator[pa.Table]:
+    """Thin tables with each row's number and key as two more columns."""
+    first = 0
     for thin in table.thin_tables():
-        if config.key_column is not None:
-            keys = _named_keys(thin, config.key_column)
+        if table.key_column is not None:
+            keys = _named_keys(thin, table.key_column)
         else:
-            keys = _made_keys(ordinal, _image_names(thin, table))
-        if config.key_column == ROW_KEY:
+            keys = _made_keys(first, _contents(thin, table))
+        if table.key_column == ROW_KEY:
             thin = thin.drop_columns([ROW_KEY])
+        thin = thin.append_column(pa.field(ROW, pa.int64()), pa.array(range(first, first + len(thin)), pa.int64()))
         yield thin.append_column(pa.field(ROW_KEY, pa.string()), keys)
-        ordinal += len(thin)
+        first += len(thin)
 
 
 def _named_keys(thin: pa.Table, column: str) -> pa.ChunkedArray:
@@ -142,18 +164,21 @@ def _named_keys(thin: pa.Table, column: str) -> pa.ChunkedArray:
     return keys
 
 
-def _image_names(thin: pa.Table, table: InputTable) -> list[str]:
-    """What each row calls its image: as the user wrote it, so that keys survive a move to another folder."""
-    if table.image_kind == "reference":
+def _contents(thin: pa.Table, table: InputTable) -> list[str]:
+    """What each row asks about, as the user wrote it, so that keys survive a move to another folder."""
+    if table.image_column is not None and table.image_kind == "reference":
         return [str(name) for name in thin.column(table.image_column).to_pylist()]
-    places = [place for [place] in thin.column(IMAGES).to_pylist()]
-    return [f"{table.source.names[place['file']]}#{place['row']}" for place in places]
+    if table.image_kind == "embedded":
+        places = (place for [place] in thin.column(IMAGES).to_pylist())
+        return [f"{table.source.names[place['file']]}#{place['row']}" for place in places]
+    return [str(messages) for messages in thin.column(MESSAGES).to_pylist()]
 
 
-def _made_keys(ordinal: int, image_names: list[str]) -> pa.Array:
-    """Keys from a row's place and its image's name: the same whenever the input is the same."""
-    texts = (f"{ordinal + row}|{name}" for row, name in enumerate(image_names))
-    return pa.array([hashlib.sha256(text.encode("utf-8")).hexdigest()[:32] for text in texts], pa.string())
+def _made_keys(first: int, contents: list[str]) -> pa.Array:
+    """Keys from a row's place and what it asks about: the same whenever the input is the same."""
+    texts = (f"{first + row}|{content}" for row, content in enumerate(contents))
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts)
+    return pa.array([digest[:32] for digest in digests], pa.string())
 
 
 def _refuse_duplicates(keys: pa.ChunkedArray, column: str) -> None:

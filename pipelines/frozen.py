@@ -9,6 +9,9 @@ from pipelines.folder import JobFolder
 from pipelines.layout import INPUT
 from skipvision.errors import ConfigError
 
+ROW = "__row"
+"""Column of the frozen input: the row's number in the input, from 0."""
+
 
 def frozen_name(input_id: str, shard: int) -> str:
     return f"{INPUT}/{input_id}/shard-{shard:05d}.parquet"

@@ -8,12 +8,8 @@ again.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -27,19 +23,9 @@ from pipelines.failpoints import failpoint
 from pipelines.folder import JobFolder
 from pipelines.observed import observe
 from pipelines.plan import JobPlan
-from pipelines.prepare import (
-    ERROR_CODE,
-    ERROR_MESSAGE,
-    PICTURES,
-    PIXELS,
-    PREPARE_SECONDS,
-    PREPARED,
-    PROMPT,
-    READ_SECONDS,
-    SHARD,
-    pictures_of,
-)
-from pipelines.result_rows import ROW_KEY, Outcome, result_table
+from pipelines.prepare import PREPARE_SECONDS, READ_SECONDS, SHARD
+from pipelines.requests import requests_of
+from pipelines.result_rows import Outcome, result_table
 from pipelines.statistics import ShardStatistics
 from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.errors import InputError
@@ -111,22 +97,22 @@ class InferenceWorker:
         course = attempts.course()
         if course.alone:
             refuse_broken_engine(folder, most_poison=self._inference.max_poison_rows)
-        rows = prepared.select([ROW_KEY, *PREPARED.names]).drop_columns([PIXELS]).to_pylist()
-        pictures = pictures_of(prepared)
+        requests = requests_of(prepared, self._inference.sampling)
         outcomes: dict[int, Outcome] = {
-            number: InputError(row[ERROR_MESSAGE], code=row[ERROR_CODE])
-            for number, row in enumerate(rows)
-            if row[ERROR_CODE] is not None
+            number: request for number, request in enumerate(requests) if isinstance(request, InputError)
         }
         outcomes |= {number: poisoned() for number in course.poison}
         with self._room.entered(alone=course.alone):
             for first, stop in course.pieces:
-                asked = [number for number in range(first, stop) if number not in outcomes]
-                requests = [self._request(rows[number], pictures) for number in asked]
+                asked = {
+                    number: request
+                    for number, request in enumerate(requests[first:stop], start=first)
+                    if isinstance(request, Request) and number not in outcomes
+                }
                 with attempts.noted((first, stop), alone=course.alone):
-                    failpoint("answer", " ".join(str(rows[number][PROMPT]) for number in asked))
-                    outcomes |= zip(asked, self._engine.answer(requests), strict=True)
-        return [outcomes[number] for number in range(len(rows))]
+                    failpoint("answer", " ".join(str(request.prompt) for request in asked.values()))
+                    outcomes |= zip(asked, self._engine.answer([*asked.values()]), strict=True)
+        return [outcomes[number] for number in range(len(requests))]
 
     def _commit(self, folder: JobFolder, shard: int, prepared: pa.Table, outcomes: list[Outcome]) -> ShardStatistics:
         expected = self._inference.plan.rows_in(shard)
@@ -140,15 +126,3 @@ class InferenceWorker:
         work = EngineWork(preparing) + self._engine.take_work()
         results = result_table(prepared, outcomes, self._inference.plan.schema)
         return commit(folder, results, self._account.of_shard(shard, outcomes, work))
-
-    def _request(self, row: dict[str, Any], pictures: Mapping[int, np.ndarray]) -> Request:
-        # Views of the block in shared memory: nothing is copied until the engine moves them to its device.
-        images = tuple(pictures[number] for number in row[PICTURES])
-        sampling = replace(self._inference.sampling, seed=row_seed(self._inference.sampling.seed, row[ROW_KEY]))
-        return Request(prompt=row[PROMPT], images=images, sampling=sampling)
-
-
-def row_seed(seed: int, row_key: str) -> int:
-    """The seed of one row: the same in every attempt, and another for every row."""
-    digest = hashlib.blake2b(f"{seed}|{row_key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -16,6 +16,7 @@ PLACE = pa.struct(
         ("reference", pa.string()),
         ("file", pa.int32()),
         ("row", pa.int64()),
+        ("content", pa.large_binary()),
     ]
 )
 PLACES = pa.list_(PLACE)
@@ -31,6 +32,8 @@ class Location:
     """Which of the source files holds the image itself."""
     row: int | None = None
     """In which of its rows."""
+    content: bytes | None = None
+    """The encoded image itself, where it came with a row's question and stands nowhere else."""
 
     @classmethod
     def of(cls, place: Mapping[str, Any]) -> Location:

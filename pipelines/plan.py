@@ -24,11 +24,11 @@ from skipvision.config import DEFAULT_PROMPT, JobConfig
 from skipvision.errors import ConfigError
 from skipvision.version import __version__
 
-FORMAT, VERSION = "skipvision job", 1
+FORMAT, VERSION = "skipvision job", 2
 
 ANSWER_SETTINGS = (
-    "input", "prompt", "prompt_column", "image_column", "key_column", "model", "skip", "max_tokens", "temperature",
-    "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks",
+    "input", "prompt", "prompt_column", "image_column", "messages_column", "key_column", "group_images", "model",
+    "skip", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks",
 )  # fmt: skip
 """Settings that decide what stands in `data/`. The others may change when a job goes on."""
 
@@ -52,6 +52,8 @@ class JobPlan:
     """Parquet column with the images' bytes; None if rows name paths or addresses."""
     schema: pa.Schema
     """The user's columns as they stand in the results."""
+    is_regrouped: bool
+    """Whether the frozen rows, and those of the results' files, stand in another order than the input's."""
     source_files: int
     source_bytes: int
     other_files: int

@@ -7,7 +7,7 @@ coded error here and goes on as a row. What a Ray task returns is one table with
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.asked import ASKED, MESSAGES, REFUSED_CODE, REFUSED_MESSAGE
 from pipelines.encoded import Encoded, Source
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
@@ -39,7 +40,7 @@ PICTURE = pa.struct(
 )
 PREPARED = pa.schema(
     [
-        (PROMPT, pa.string()),
+        (PROMPT, pa.string()),  # or messages, where the row has such
         (PICTURES, pa.list_(pa.int32())),  # the numbers of the row's pictures, in order
         (PIXELS, pa.list_(PICTURE)),  # those that this row is the first of its shard to show
         (ERROR_CODE, pa.string()),
@@ -72,20 +73,14 @@ class Preparation:
         """All rows of a shard: the columns of the frozen input, those of `PREPARED`, and the shard's number."""
         folder = JobFolder(self.output)
         thin = read_table(folder, frozen_name(self.input_id, shard))
-        rows = [*self._rows(thin)]
-        album = _Album(self._source(folder), self.model, self.limits)
-        album.add(image for row in rows if row.refused is None for image in row.images)
-        prepared = [*_prepared(rows, album)]
-        for field in PREPARED:
-            thin = thin.append_column(field, pa.array([row[field.name] for row in prepared], field.type))
-        return thin.append_column(SHARD, pa.array([shard] * len(thin), pa.int64()))
+        preparing = Preparing(source=self._source(folder), model=self.model, limits=self.limits)
+        prepared = with_prepared(thin, self._prompts(thin), preparing)
+        return prepared.append_column(SHARD, pa.array([shard] * len(thin), pa.int64()))
 
-    def _rows(self, thin: pa.Table) -> Iterator[_Row]:
-        prompts = [self.prompt] * len(thin)
-        if self.prompt_column is not None:
-            prompts = thin.column(self.prompt_column).cast(pa.string()).to_pylist()
-        for prompt, places in zip(prompts, thin.column(IMAGES).to_pylist(), strict=True):
-            yield _Row(prompt, [Location.of(place) for place in places], _refused(prompt))
+    def _prompts(self, thin: pa.Table) -> list[str | None]:
+        if self.prompt_column is None:
+            return [self.prompt] * len(thin)
+        return thin.column(self.prompt_column).cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
     def _source(self, folder: JobFolder) -> Source:
         paths = read_table(folder, sources_name(self.input_id)).column("path").to_pylist()
@@ -96,6 +91,35 @@ def prepare_shard(shards: pa.Table, preparation: Preparation) -> pa.Table:
     """The Ray task: a table of one row with a shard's number -> the shard."""
     (shard,) = shards.column(SHARD).to_pylist()
     return preparation.prepare(shard)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparing:
+    """By what images are found and prepared."""
+
+    source: Source
+    model: str
+    limits: Limits
+
+
+def with_prepared(
+    asked: pa.Table, prompts: Sequence[str | None], preparing: Preparing, *, each_alone: bool = False
+) -> pa.Table:
+    """Rows with the columns of `PREPARED`.
+
+    Args:
+        asked: with the columns of `asked.ASKED`.
+        prompts: of the rows that bring no messages.
+        each_alone: every row brings its own copy of the pictures that it shows, so that rows may be parted.
+    """
+    rows = [*_rows(asked, prompts)]
+    album = _Album(preparing)
+    album.add(image for row in rows if row.refused is None for image in row.images)
+    together = [[row] for row in rows] if each_alone else [rows]
+    prepared = [row for some in together for row in _prepared(some, album)]
+    for field in PREPARED:
+        asked = asked.append_column(field, pa.array([row[field.name] for row in prepared], field.type))
+    return asked
 
 
 def pictures_of(prepared: pa.Table) -> dict[int, np.ndarray]:
@@ -126,11 +150,17 @@ class _Picture:
     prepare_seconds: float
 
 
-class _Album:
-    """Pictures of a shard, numbered in the order in which they come."""
+def _rows(asked: pa.Table, prompts: Sequence[str | None]) -> Iterator[_Row]:
+    for prompt, row in zip(prompts, asked.select(ASKED.names).to_pylist(), strict=True):
+        said = prompt if row[MESSAGES] is None else row[MESSAGES]
+        yield _Row(said, [Location.of(place) for place in row[IMAGES]], _refused(said, row))
 
-    def __init__(self, source: Source, model: str, limits: Limits) -> None:
-        self._source, self._model, self._limits = source, model, limits
+
+class _Album:
+    """Pictures of some rows, numbered in the order in which they come."""
+
+    def __init__(self, preparing: Preparing) -> None:
+        self._preparing = preparing
         self._numbers: dict[Location, int] = {}
         self._by_content: dict[bytes, int] = {}
         self.pictures: list[_Picture] = []
@@ -140,7 +170,7 @@ class _Album:
         waiting = iter(dict.fromkeys(images))
         while some := list(islice(waiting, _IMAGES_AT_ONCE)):
             started = time.perf_counter()
-            encoded = self._source.read(some)
+            encoded = self._preparing.source.read(some)
             read_seconds = (time.perf_counter() - started) / len(some)
             new = self._number(some, encoded)
             made = self._prepared(new)
@@ -165,7 +195,7 @@ class _Album:
     def _prepared(self, images: Sequence[Encoded]) -> list[Prepared]:
         """Each image prepared; one that is an error already stays it."""
         sound = [image for image in images if not isinstance(image, InputError)]
-        made = iter(sandbox(self._model, self._limits).prepare(sound))
+        made = iter(sandbox(self._preparing.model, self._preparing.limits).prepare(sound))
         return [(image, 0.0) if isinstance(image, InputError) else next(made) for image in images]
 
 
@@ -208,7 +238,9 @@ def _first_error(images: Sequence[np.ndarray | InputError]) -> InputError | None
     return None
 
 
-def _refused(prompt: str | None) -> InputError | None:
+def _refused(prompt: str | None, row: Mapping[str, Any]) -> InputError | None:
+    if row[REFUSED_CODE] is not None:
+        return InputError(row[REFUSED_MESSAGE], code=row[REFUSED_CODE])
     if prompt is None or not prompt.strip():
         return PromptError("the row has no prompt")
     return None

@@ -16,14 +16,14 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.committed import committed_rows
 from pipelines.folder import JobFolder
-from pipelines.layout import DATA, PLAN, SUCCESS, has_plan, shard_of
+from pipelines.layout import DATA, PLAN, SUCCESS, has_plan
 from pipelines.plan import JobPlan, read_plan
 from pipelines.result_rows import result_schema
 from skipvision.errors import ConfigError
 
 FORMATS = ("jsonl", "csv", "parquet")
-ROWS_AT_ONCE = 1024
 
 Take = Callable[[pa.RecordBatch], None]
 """Writes the next rows."""
@@ -60,15 +60,11 @@ def export(folder: str | Path, to: str = "jsonl", *, output: str | Path) -> Expo
     if to not in FORMATS:
         raise ConfigError(f"results can be written as {', '.join(FORMATS)}; got {to!r}")
     job, plan = open_job(folder)
-    target = Path(output)
-    if target.is_dir():
-        raise ConfigError(f"output {target} is a folder; name a file")
-    if job.path is not None and target.absolute().is_relative_to(job.path / DATA):
-        raise ConfigError(f"output {target} lies among the job's own results; choose a place outside {job.path / DATA}")
+    target = target_of(job, output)
     finished = job.read(SUCCESS) is not None  # asked first: shards may still come, none ever goes
     written = 0
-    with _replacing(target) as file, _WRITERS[to](file, result_schema(plan.schema)) as take:
-        for batch in committed(job):
+    with replacing(target) as file, _WRITERS[to](file, result_schema(plan.schema)) as take:
+        for batch in committed_rows(job, plan):
             take(batch)
             written += len(batch)
     return Export(rows=written, output=target, finished=finished)
@@ -89,17 +85,22 @@ def open_job(folder: str | Path) -> tuple[JobFolder, JobPlan]:
     return job, plan
 
 
-def committed(job: JobFolder) -> Iterator[pa.RecordBatch]:
-    """The rows that a job has committed, in input order, a bounded number at a time."""
-    for name in sorted(job.names(DATA), key=shard_of):
-        content = job.read(name)
-        assert content is not None, f"{name} was committed and is gone"
-        # A shard is some thousands of rows without images at most.
-        yield from pq.ParquetFile(pa.BufferReader(content)).iter_batches(batch_size=ROWS_AT_ONCE)
+def target_of(job: JobFolder, output: str | Path) -> Path:
+    """Where to write a job's rows.
+
+    Raises:
+        ConfigError: there is a folder, or it lies among the job's own results.
+    """
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"output {target} is a folder; name a file")
+    if job.path is not None and target.absolute().is_relative_to(job.path / DATA):
+        raise ConfigError(f"output {target} lies among the job's own results; choose a place outside {job.path / DATA}")
+    return target
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
+def replacing(target: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
     unfinished = target.with_name(f".{target.name}.{uuid4().hex}")
     try:

@@ -12,6 +12,8 @@ import pyarrow.csv
 from skipvision.errors import ConfigError
 
 CHUNK_ROWS = 8192
+JSON_COLUMNS = frozenset({"messages", "body", "sampling_params"})
+"""Of JSONL files, kept as JSON text: what callers ask has another shape in every row, which no column type holds."""
 
 
 def csv_schema(path: str, text_columns: Iterable[str]) -> pa.Schema:
@@ -57,8 +59,11 @@ def read_jsonl(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType | None, path: str) -> pa.Array:
+    values = [row.get(name) for row in rows]
+    if name in JSON_COLUMNS:
+        values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
     try:
-        return pa.array([row.get(name) for row in rows], kind)
+        return pa.array(values, kind)
     except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
         raise ConfigError(f"column {name!r} of {path} does not hold values of one type: {error}") from error
 

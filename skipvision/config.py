@@ -49,6 +49,11 @@ class JobConfig:
     image_column: str | None = None
     """Column that holds the image: bytes, a path or an address. None: the one with a usual name."""
 
+    messages_column: str | None = None
+    """Column of chat messages, in which each row brings its images and its question; settings of a row may stand beside
+    it in `sampling_params`. None: `messages`, where the input has no image column. Lines of an OpenAI batch are known
+    by their `custom_id` and `body`."""
+
     key_column: str | None = None
     """Column that names each row: no nulls, no duplicates. None: keys are made from place and content."""
 
@@ -75,6 +80,10 @@ class JobConfig:
 
     stop: tuple[StopText, ...] = ()
     """An answer ends before any of these."""
+
+    group_images: bool = True
+    """Put rows that ask about the same image side by side in the job's files, so that it is fetched, prepared and read
+    by the model once. Results are exported in the order of the input either way."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
     """Engines side by side. None: one per GPU of the cluster, or one."""
@@ -122,6 +131,10 @@ class JobConfig:
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt_column is not None:
             raise ConfigError("prompt and prompt_column contradict each other: set one of them")
+        if self.messages_column is not None:
+            for name in ("prompt", "prompt_column", "image_column"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"messages_column and {name} contradict each other: set one of them")
         if self.prompt is not None and not self.prompt.strip():
             raise ConfigError("prompt is blank; leave it out to have the image described")
 

@@ -51,8 +51,9 @@ class Chaos:
             scene(row).render(128).save(images / f"{row}.png")
         (images / "broken.png").write_bytes(b"")
         self._config = JobConfig(
-            input=str(images), output="", max_tokens=12, rows_per_shard=3, dtype="float32", lease_seconds=3.0
-        )
+            input=str(images), output="", max_tokens=12, rows_per_shard=3, dtype="float32", lease_seconds=3.0,
+            standstill_seconds=90.0,
+        )  # fmt: skip
 
     def play(self, number: int) -> tuple[Played, Counter[str]]:
         """One job; and what happened to it."""

@@ -10,13 +10,19 @@ import typer
 
 def results(
     folder: Annotated[str, typer.Argument(help="The job's folder.")],
-    to: Annotated[Literal["jsonl", "csv", "parquet"], typer.Option(help="Format to write.")] = "jsonl",
+    to: Annotated[Literal["jsonl", "csv", "parquet", "openai"], typer.Option(help="Format to write.")] = "jsonl",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write. Default: the folder's name, here.")
     ] = None,
 ) -> None:
-    """Write what a job has committed so far as one file, in the order of its input."""
+    """Write what a job has committed so far as one file, in the order of its input; errors apart, if `--to openai`."""
+    named_after = PurePosixPath(folder).name or "results"
+    target = output or Path(f"{named_after}.{'jsonl' if to == 'openai' else to}")
+    if to == "openai":
+        from pipelines.openai_results import export_openai
+
+        print(export_openai(folder, output=target).describe())
+        return
     from pipelines.results import export
 
-    named_after = PurePosixPath(folder).name or "results"
-    print(export(folder, to, output=output or Path(f"{named_after}.{to}")).describe())
+    print(export(folder, to, output=target).describe())

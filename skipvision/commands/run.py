@@ -92,7 +92,7 @@ def _signature() -> inspect.Signature:
         _parameter(
             field.name,
             _flag_type(types[field.name]) | None,
-            typer.Option(f"--{field.name.replace('_', '-')}", help=_help(described[field.name]["description"], field)),
+            typer.Option(_flag(field.name, types[field.name]), help=_help(described[field.name]["description"], field)),
         )
         for field in fields(JobConfig)
     ]
@@ -109,6 +109,12 @@ def _parameter(name: str, kind: Any, option: Any, *, default: Any = None) -> ins
 def _help(description: str, field: Field[Any]) -> str:
     """The field's docstring, and its default where it has one that says something."""
     return description if field.default in (None, MISSING, ()) else f"{description} Default: {field.default}."
+
+
+def _flag(setting: str, hint: Any) -> str:
+    """`--some-setting`; of one that is on or off, both ways."""
+    name = setting.replace("_", "-")
+    return f"--{name}/--no-{name}" if hint is bool else f"--{name}"
 
 
 def _flag_type(hint: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 
+from skipvision.conversation import Message, images_of
 from skipvision.engine.live_request import LiveRequest, Trunk
 from skipvision.engine.logits_hook import ForkableHook, LogitsHook
 from skipvision.engine.pages import whole_pages
@@ -56,7 +57,7 @@ class Intake:
             InputError: `skip_does_not_fit`, or `input_invalid` for pixels that were not prepared.
         """
         added_at = time.perf_counter()
-        _check_prompt(request.prompt)
+        _check_prompt(request)
         _check_priority(request.priority)
         self._check_adapter(request.adapter)
         self._check_answers(request.n)
@@ -197,15 +198,26 @@ def _fork(hook: object, answers: int) -> Sequence[LogitsHook | None]:
         ) from error
 
 
-def _check_prompt(prompt: object) -> None:
-    if not isinstance(prompt, str):
-        raise PromptError(f"the prompt must be text; got {type(prompt).__name__}")
-    if not prompt.strip():
+def _check_prompt(request: Request) -> None:
+    said = _texts_of(request.prompt)
+    if not said[-1].strip():
         raise PromptError("the prompt is empty; ask something")
     try:
-        prompt.encode()
+        "".join(said).encode()
     except UnicodeEncodeError as error:
         raise PromptError("the prompt holds half of a character (a lone surrogate); send valid Unicode") from error
+    places = len(images_of(request.prompt)) if not isinstance(request.prompt, str) else len(request.images)
+    if places != len(request.images):
+        raise InputError(f"the messages show {places} images and the request brings {len(request.images)}")
+
+
+def _texts_of(prompt: object) -> list[str]:
+    """What is said, the last message at the end."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, tuple) and prompt and all(isinstance(message, Message) for message in prompt):
+        return [message.text for message in prompt]
+    raise PromptError(f"the prompt must be text, or messages; got {type(prompt).__name__}")
 
 
 def _check_priority(priority: object) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from skipvision.conversation import Conversation
 from skipvision.engine.logits_hook import LogitsHook
 from skipvision.engine.logprobs import MOST_ALTERNATIVES, TokenLogprobs
 from skipvision.errors import InputError
@@ -83,7 +84,9 @@ class Sampling:
 class Request:
     """One question about images, or about none."""
 
-    prompt: str
+    prompt: str | Conversation
+    """What the user asks, all images shown before it; or messages, with images where they stand, and the user's last.
+    Sources of their images are not looked at: `images` are."""
     images: tuple[np.ndarray, ...] = ()
     """Prepared pixels, (3, height, width) uint8 each, as `Engine.prepare` returns them; read, never changed."""
     sampling: Sampling = Sampling()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skipvision.conversation import Conversation
 from skipvision.method.flops import DecoderShape
 from skipvision.method.plan import SkipConfig
 from skipvision.method.summary import SummaryPooling
@@ -95,10 +96,14 @@ class Family(Protocol):
     layers: Sequence[nn.Module]
     """The decoder's, in order: stock modules with `self_attn` and `mlp`, whose linear layers `read` calls by name."""
 
-    def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
-        """Put one user message through the checkpoint's chat template, images first.
+    def tokenize(self, prompt: str | Conversation, *, num_images: int) -> PromptTokens:
+        """Put one user message through the checkpoint's chat template, images first; or a conversation as it stands.
 
         Special tokens in `prompt` are plain text: they never become an image, a role or an end.
+
+        Raises:
+            PromptError: `prompt_has_image_token`; `messages_invalid`, where the chat template does not take the
+                conversation.
         """
         ...
 

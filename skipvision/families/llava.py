@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaFo
 from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
 
+from skipvision.conversation import Conversation
 from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, context_tokens, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
@@ -98,7 +99,7 @@ class LlavaFamily:
         if device.type == "cpu" and dtype == torch.float32:
             narrow_linears(self.model.model.language_model)
 
-    def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
+    def tokenize(self, prompt: str | Conversation, *, num_images: int) -> PromptTokens:
         """See `Family.tokenize`."""
         return self._prompts.tokenize(prompt, num_images=num_images)
 

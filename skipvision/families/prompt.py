@@ -10,8 +10,10 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from skipvision.conversation import Conversation, as_templates_read, images_of
 from skipvision.errors import ConfigError, PromptError
 from skipvision.families.family import ConversationTokens, PromptTokens
 
@@ -42,13 +44,29 @@ class PromptTokenizer:
         if not (getattr(processor, "chat_template", None) or self._tokenizer.chat_template):
             raise ConfigError("the checkpoint has no chat template; add one to its processor")
 
-    def tokenize(self, prompt: str, *, num_images: int) -> PromptTokens:
+    def tokenize(self, prompt: str | Conversation, *, num_images: int) -> PromptTokens:
         """See `Family.tokenize`."""
+        if not isinstance(prompt, str):
+            return self._tokenize_messages(prompt)
         stand_in = _STAND_IN.format(0)
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": stand_in}]
         before, after = self._rendered([{"role": "user", "content": content}], then_answer=True).split(stand_in)
         pieces = [_Piece(before, False, None), _Piece(prompt, True, None), _Piece(after, False, None)]
         tokens = self._tokens(pieces)
+        return PromptTokens(tokens.text_ids, tokens.image_offsets)
+
+    def _tokenize_messages(self, conversation: Conversation) -> PromptTokens:
+        said: list[str] = []
+        marked = [_marked(as_templates_read(message), said) for message in conversation]
+        try:
+            rendered = self._rendered(marked, then_answer=True)
+        except TemplateError as error:  # templates refuse by this what their model was not made for
+            raise _not_for_this_model(f"its chat template says: {error}") from error
+        if [int(number) for number in _WORDS.findall(rendered)] != [*range(len(said))]:
+            raise _not_for_this_model("its chat template leaves out a part, as many do with system messages")
+        tokens = self._tokens([*_split(rendered, said, None)])
+        if len(tokens.image_offsets) != len(images_of(conversation)):
+            raise _not_for_this_model("its chat template shows other images than they do")
         return PromptTokens(tokens.text_ids, tokens.image_offsets)
 
     def tokenize_conversation(self, messages: Sequence[Mapping[str, Any]]) -> ConversationTokens:
@@ -155,6 +173,10 @@ class PromptTokenizer:
         if self._image_token_id in ids:  # the tokenizer does not hold its image token to be special
             raise PromptError("the prompt contains the model's image token; remove it", code="prompt_has_image_token")
         return ids
+
+
+def _not_for_this_model(why: str) -> PromptError:
+    return PromptError(f"the model cannot read these messages: {why}", code="messages_invalid")
 
 
 def _marked(message: Mapping[str, Any], said: list[str]) -> dict[str, Any]:

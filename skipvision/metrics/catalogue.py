@@ -81,6 +81,8 @@ ERROR_CODES = (
     "image_unreadable",
     "input_invalid",
     "logits_hook_failed",
+    "messages_invalid",
+    "parameter_unsupported",
     "poison",
     "prompt_has_image_token",
     "prompt_missing",

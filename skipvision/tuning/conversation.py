@@ -10,43 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
+from skipvision.conversation import Conversation, ImagePart, Message, Role
 from skipvision.errors import SampleError
 
 PLACEHOLDER = "<image>"
 """Where an image stands in the text of LLaVA's format."""
 
-Role = Literal["system", "user", "assistant"]
 _ROLES: dict[str, Role] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
 }  # fmt: skip
 _SOURCES = ("image", "path", "url", "bytes")
 """Keys of a part that may hold its image."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePart:
-    """An image in a message."""
-
-    source: bytes | str
-    """The encoded image, or its path or address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one side says at a time."""
-
-    role: Role
-    parts: tuple[str | ImagePart, ...]
-
-    @property
-    def images(self) -> tuple[ImagePart, ...]:
-        return tuple(part for part in self.parts if isinstance(part, ImagePart))
-
-
-Conversation = tuple[Message, ...]
 
 
 def read_conversation(row: Any) -> Conversation:

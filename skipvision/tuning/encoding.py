@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from skipvision.conversation import ImagePart, as_templates_read, images_of
 from skipvision.errors import ImageError, InputError, SampleError
 from skipvision.families import ImagePreparer, PromptTokenizer, load_preparer, load_prompts
 from skipvision.fetch import Fetcher, FetchPolicy, is_address
 from skipvision.images import RgbPixels, decode_image, read_image
 from skipvision.method.plan import SkipConfig, SkipPlan, plan_prompt
-from skipvision.tuning.conversation import ImagePart, Message, read_conversation
+from skipvision.tuning.conversation import read_conversation
 from skipvision.tuning.sources import Samples
 
 
@@ -65,8 +65,8 @@ class SampleEncoder:
     def _encode(self, sample: int) -> EncodedSample:
         prompts, preparer = _loaded(self.model)
         conversation = read_conversation(self.samples[sample])
-        tokens = prompts.tokenize_conversation([_as_template_reads(message) for message in conversation])
-        images = [image for message in conversation for image in message.images]
+        tokens = prompts.tokenize_conversation([*map(as_templates_read, conversation)])
+        images = images_of(conversation)
         if len(tokens.image_offsets) != len(images):
             raise SampleError("the chat template leaves out images of this conversation", code="sample_images")
         pixels = tuple(map(preparer.prepare, self._pictures(images, self.images or self.samples.folder(sample))))
@@ -87,6 +87,7 @@ class SampleEncoder:
         addresses = [image.source for image in images if isinstance(image.source, str) and is_address(image.source)]
         fetched = iter(_fetcher(self.allow_networks).fetch_many(addresses) if addresses else ())
         for image in images:
+            assert image.source is not None, "a sample's images are placed when it is read"
             if isinstance(image.source, bytes):
                 yield decode_image(image.source)
             elif is_address(image.source):
@@ -115,8 +116,3 @@ def _read(path: Path) -> RgbPixels:
         return read_image(path)
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}", code=error.code) from error
-
-
-def _as_template_reads(message: Message) -> dict[str, Any]:
-    parts = ({"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in message.parts)
-    return {"role": message.role, "content": [*parts]}

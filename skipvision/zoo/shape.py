@@ -33,6 +33,7 @@ CHAT_TEMPLATE = (
     "<s>{% for message in messages %}{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% elif message['role'] == 'system' %}{% for part in message['content'] %}{{ part['text'] }} {% endfor %}"
     "{% else %} ASSISTANT:{% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.folder import JobFolder
 from pipelines.freeze import check_same_input, freeze
-from pipelines.frozen import frozen_name, read_table
+from pipelines.frozen import ROW, frozen_name, read_table
 from pipelines.layout import sweep
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, check_same_job, read_plan
@@ -171,3 +171,44 @@ def test_a_plan_of_another_program_or_version_is_refused(tmp_path, content, says
     folder.create("plan.json", content)
     with pytest.raises(ConfigError, match=says):
         read_plan(folder)
+
+
+QUESTIONS = [{"image": image, "q": q, "id": f"{q}{image}"} for q in "123" for image in ("a.jpg", "b.jpg", "c.jpg")]
+
+
+def test_rows_about_an_image_stand_together_and_remember_where_they_came_from(tmp_path):
+    folder, plan = frozen(config_of(tmp_path, *QUESTIONS, key_column="id"))
+    rows = pa.concat_tables(shards(folder, plan)).to_pylist()
+    assert plan.is_regrouped
+    assert [row["id"] for row in rows] == ["1a.jpg", "2a.jpg", "3a.jpg", "1b.jpg", "2b.jpg", "3b.jpg", "1c.jpg",
+                                           "2c.jpg", "3c.jpg"]  # fmt: skip
+    assert [QUESTIONS[row[ROW]]["id"] for row in rows] == [row[ROW_KEY] for row in rows]
+
+
+def test_made_keys_are_those_of_the_inputs_order(tmp_path):
+    keys = {}
+    for group in (True, False):
+        (tmp_path / str(group)).mkdir()
+        folder, plan = frozen(config_of(tmp_path / str(group), *QUESTIONS, group_images=group))
+        rows = pa.concat_tables(shards(folder, plan)).to_pylist()
+        keys[group] = {row["id"]: row[ROW_KEY] for row in rows}
+    assert keys[True] == keys[False]
+
+
+def test_an_input_whose_rows_stand_together_already_is_left_as_it_is(tmp_path):
+    by_image = sorted(QUESTIONS, key=lambda row: row["image"])
+    folder, plan = frozen(config_of(tmp_path, *by_image))
+    assert not plan.is_regrouped
+    assert pa.concat_tables(shards(folder, plan)).column("id").to_pylist() == [row["id"] for row in by_image]
+
+
+def test_lines_of_a_batch_need_a_custom_id_that_is_theirs_alone(tmp_path):
+    def line(custom_id):
+        return {"custom_id": custom_id, "body": {"messages": [{"role": "user", "content": "hello"}]}}
+
+    folder, plan = frozen(config_of(tmp_path, line("a"), line("b")))
+    assert pa.concat_tables(shards(folder, plan)).column(ROW_KEY).to_pylist() == ["a", "b"]
+    for number, ids in enumerate((("a", "a"), ("a", None))):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(ConfigError, match="key column 'custom_id'"):
+            frozen(config_of(tmp_path / str(number), *map(line, ids)))

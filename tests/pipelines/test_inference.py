@@ -17,12 +17,13 @@ from pipelines.commit import FOOTER, committed_shard, committed_shards
 from pipelines.engine_thread import EngineThread, EngineWork
 from pipelines.folder import JobFolder
 from pipelines.freeze import freeze
-from pipelines.inference import Inference, InferenceWorker, row_seed
+from pipelines.inference import Inference, InferenceWorker
 from pipelines.layout import shard_name
 from pipelines.model import choose_model
 from pipelines.observed import OBSERVED, record
 from pipelines.plan import JobPlan
 from pipelines.prepare import SHARD, Preparation
+from pipelines.requests import row_seed
 from pipelines.result_rows import result_schema
 from pipelines.sources import find_source
 from pipelines.statistics import ShardStatistics, add_up

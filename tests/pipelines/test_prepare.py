@@ -95,7 +95,7 @@ def test_an_image_that_several_rows_show_is_prepared_once(tmp_path, prepared, ti
     for name, seed in (("a.png", 1), ("b.png", 2), ("same.png", 1)):
         (tmp_path / name).write_bytes(png(seed))
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"image": name}) for name in ["a.png", "b.png"] * 3))
-    rows = prepared(tmp_path / "in.jsonl")
+    rows = prepared(tmp_path / "in.jsonl", group_images=False)
     assert [row[PICTURES] for row in rows] == [[0], [1]] * 3
     assert [len(row[PIXELS]) for row in rows] == [1, 1, 0, 0, 0, 0]
     assert [row[PREPARE_SECONDS] > 0 for row in rows] == [True, True, False, False, False, False]

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import pipelines.committed
 from pipelines.folder import JobFolder
+from pipelines.frozen import ROW, frozen_name
 from pipelines.layout import PLAN, SUCCESS, shard_name
 from pipelines.plan import JobPlan
 from pipelines.result_rows import result_schema
@@ -40,18 +42,19 @@ def job(tmp_path) -> JobFolder:
     return folder
 
 
-def planned_job(tmp_path: Path, user_columns: pa.Schema) -> JobFolder:
+def planned_job(tmp_path: Path, user_columns: pa.Schema, *, is_regrouped: bool = False) -> JobFolder:
     folder = JobFolder(str(tmp_path / "job"))
     plan = JobPlan(
         input_id="i",
         rows=5,
         rows_per_shard=2,
-        settings={},
+        settings={"model": None},
         skip="off",
         model={},
         prompt_sha256="",
         embedded_column=None,
         schema=user_columns,
+        is_regrouped=is_regrouped,
         source_files=1,
         source_bytes=1,
         other_files=0,
@@ -68,6 +71,24 @@ def commit(folder: JobFolder, shard: int, columns: dict[str, list[Any]], user_co
     memory = io.BytesIO()
     pq.write_table(table, memory)
     assert folder.create(shard_name(shard), memory.getvalue())
+
+
+@pytest.mark.parametrize("per_heap", [1, 2, 3, 1000])
+def test_rows_that_were_put_together_by_image_are_exported_in_input_order(tmp_path, monkeypatch, per_heap):
+    monkeypatch.setattr(pipelines.committed, "ROWS_PER_HEAP", per_heap)
+    folder = planned_job(tmp_path, USER_COLUMNS, is_regrouped=True)
+    for shard, numbers in enumerate([[0, 3], [1, 4], [2]]):
+        memory = io.BytesIO()
+        pq.write_table(pa.table({ROW: pa.array(numbers, pa.int64())}), memory)
+        folder.create(frozen_name("i", shard), memory.getvalue())
+        commit(folder, shard, {"row_key": [f"k{number}" for number in numbers]}, USER_COLUMNS)
+    export(folder.address, "parquet", output=tmp_path / "rows.parquet")
+    exported = pq.read_table(tmp_path / "rows.parquet")
+    assert exported.column("row_key").to_pylist() == KEYS
+    assert exported.schema.remove_metadata().equals(result_schema(USER_COLUMNS))
+    (folder.path / shard_name(1)).unlink()
+    export(folder.address, "parquet", output=tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet").column("row_key").to_pylist() == ["k0", "k2", "k3"]
 
 
 @pytest.mark.parametrize("to", ["jsonl", "csv", "parquet"])
