@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.folder import JobFolder
-from pipelines.layout import PLAN, SUCCESS, shard_name
-from pipelines.plan import JobPlan
-from pipelines.result_rows import result_schema
+from pipelines.layout import SUCCESS, shard_name
 from pipelines.results import export
 from skipvision.errors import ConfigError
+from tests.pipelines.committed_jobs import commit, planned_job
 
 HOSTILE = 'a "quoted", comma\nand a new line; =cmd() <b> \u2028 é 🙂'
 USER_COLUMNS = pa.schema([("note", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -38,36 +33,6 @@ def job(tmp_path) -> JobFolder:
         commit(folder, shard, SHARDS[shard], USER_COLUMNS)
     folder.create(SUCCESS, b"")
     return folder
-
-
-def planned_job(tmp_path: Path, user_columns: pa.Schema) -> JobFolder:
-    folder = JobFolder(str(tmp_path / "job"))
-    plan = JobPlan(
-        input_id="i",
-        rows=5,
-        rows_per_shard=2,
-        settings={},
-        skip="off",
-        model={},
-        prompt_sha256="",
-        embedded_column=None,
-        schema=user_columns,
-        source_files=1,
-        source_bytes=1,
-        other_files=0,
-        other_names=(),
-    )
-    folder.create(PLAN, plan.to_json())
-    return folder
-
-
-def commit(folder: JobFolder, shard: int, columns: dict[str, list[Any]], user_columns: pa.Schema) -> None:
-    schema = result_schema(user_columns)
-    rows = len(columns["row_key"])
-    table = pa.table({name: columns.get(name, [None] * rows) for name in schema.names}, schema)
-    memory = io.BytesIO()
-    pq.write_table(table, memory)
-    assert folder.create(shard_name(shard), memory.getvalue())
 
 
 @pytest.mark.parametrize("to", ["jsonl", "csv", "parquet"])
@@ -141,7 +106,7 @@ def test_a_folder_that_is_no_job_is_refused_and_not_created(tmp_path):
 
 
 def test_wrong_wishes_are_refused_with_the_remedy(job, tmp_path):
-    with pytest.raises(ConfigError, match="jsonl, csv, parquet; got 'xml'"):
+    with pytest.raises(ConfigError, match="jsonl, csv, parquet, lance, delta; got 'xml'"):
         export(job.address, "xml", output=tmp_path / "rows.xml")
     with pytest.raises(ConfigError, match="among the job's own results"):
         export(job.address, "parquet", output=job.path / "data" / "rows.parquet")
