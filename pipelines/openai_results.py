@@ -14,8 +14,9 @@ from pipelines.committed import committed_rows
 from pipelines.folder import JobFolder
 from pipelines.layout import SUCCESS
 from pipelines.plan import JobPlan
+from pipelines.result_places import check_outside, replacing
 from pipelines.result_rows import ROW_KEY
-from pipelines.results import Export, open_job, replacing, target_of
+from pipelines.results import Export, open_job
 from skipvision.families.checkpoint import DEFAULT_MODEL
 
 SERVER_ERRORS = frozenset({"poison"})
@@ -29,15 +30,17 @@ def export_openai(folder: str | Path, *, output: str | Path, errors: str | Path 
 
     Args:
         folder: a job's folder, local or in an object store.
-        output: a local path, outside the job's `data/`; replaced once the new file is complete.
+        output: a path or an object store's address, outside the job's `data/`; replaced once the new file is complete.
         errors: as `output`. None: beside it, with `.errors` before its suffix. Written empty where there are none.
 
     Raises:
         ConfigError: the folder is no job, or a file cannot be written.
     """
     job, plan = open_job(folder)
-    answered = target_of(job, output)
-    failed = target_of(job, answered.with_suffix(f".errors{answered.suffix}") if errors is None else errors)
+    answered = str(output)
+    failed = _beside(answered) if errors is None else str(errors)
+    for target in (answered, failed):
+        check_outside(target, job)
     finished = job.read(SUCCESS) is not None
     written = 0
     with replacing(answered) as answers, replacing(failed) as refusals:
@@ -45,6 +48,13 @@ def export_openai(folder: str | Path, *, output: str | Path, errors: str | Path 
             (refusals if is_error else answers).write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             written += 1
     return Export(rows=written, output=answered, finished=finished)
+
+
+def _beside(output: str) -> str:
+    """`answers.errors.jsonl` for `answers.jsonl`."""
+    folder, slash, name = output.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return f"{folder}{slash}{stem}.errors.{suffix}" if dot else f"{output}.errors"
 
 
 def _lines(job: JobFolder, plan: JobPlan) -> Iterator[tuple[dict[str, Any], bool]]:

@@ -1,4 +1,4 @@
-"""A job's rows as one file for other programs: JSONL, CSV or Parquet, in input order, streamed shard by shard."""
+"""A job's rows for other programs: as a JSONL, CSV or Parquet file, a Lance dataset or a Delta table, streamed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.committed import committed_rows
 from pipelines.folder import JobFolder
-from pipelines.layout import DATA, PLAN, SUCCESS, has_plan
+from pipelines.layout import PLAN, SUCCESS, has_plan
 from pipelines.plan import JobPlan, read_plan
+from pipelines.result_places import check_outside, replacing
 from pipelines.result_rows import result_schema
+from pipelines.result_tables import TABLE_FORMATS, write_table
 from skipvision.errors import ConfigError
 
-FORMATS = ("jsonl", "csv", "parquet")
+FORMATS = ("jsonl", "csv", "parquet", *TABLE_FORMATS)
 
 Take = Callable[[pa.RecordBatch], None]
 """Writes the next rows."""
@@ -34,7 +35,7 @@ class Export:
     """What was written."""
 
     rows: int
-    output: Path
+    output: str
     finished: bool
     """False: the job still runs or was stopped, and these are the rows it has committed so far."""
 
@@ -44,30 +45,48 @@ class Export:
 
 
 def export(folder: str | Path, to: str = "jsonl", *, output: str | Path) -> Export:
-    """Write the rows that a job has committed to one file, in the order of its input.
+    """Write the rows that a job has committed, in the order of its input, to one file or table.
 
     In JSONL and CSV a moment is ISO 8601 text and bytes are base64. CSV holds lists and structs as JSON, and cannot
-    tell an empty text from none. What stood at `output` is replaced once the new file is complete.
+    tell an empty text from none. A Delta table keeps no order. What stood at `output` is replaced once the new file
+    or the new version of the table is complete.
 
     Args:
         folder: a job's folder, local or in an object store.
         to: one of `FORMATS`.
-        output: a local path, outside the job's `data/`.
+        output: a local path or an object store's address, outside the job's `data/`.
 
     Raises:
-        ConfigError: the folder is no job, the format is unknown, or `output` cannot be written.
+        ConfigError: the folder is no job, the format is unknown or not installed, or `output` cannot be written.
+        StorageError: the disk or the store failed.
     """
     if to not in FORMATS:
         raise ConfigError(f"results can be written as {', '.join(FORMATS)}; got {to!r}")
     job, plan = open_job(folder)
-    target = target_of(job, output)
+    target = str(output)
+    check_outside(target, job)
     finished = job.read(SUCCESS) is not None  # asked first: shards may still come, none ever goes
-    written = 0
-    with replacing(target) as file, _WRITERS[to](file, result_schema(plan.schema)) as take:
-        for batch in committed_rows(job, plan):
-            take(batch)
-            written += len(batch)
-    return Export(rows=written, output=target, finished=finished)
+    schema, rows = result_schema(plan.schema), _Counted(committed_rows(job, plan))
+    if to in TABLE_FORMATS:
+        write_table(to, target, schema, rows)
+    else:
+        with replacing(target) as file, _WRITERS[to](file, schema) as take:
+            for batch in rows:
+                take(batch)
+    return Export(rows=rows.seen, output=target, finished=finished)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Batches, and how many rows of them have been taken."""
+
+    batches: Iterator[pa.RecordBatch]
+    seen: int = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.batches:
+            self.seen += len(batch)
+            yield batch
 
 
 def open_job(folder: str | Path) -> tuple[JobFolder, JobPlan]:
@@ -83,36 +102,6 @@ def open_job(folder: str | Path) -> tuple[JobFolder, JobPlan]:
     if job is None or plan is None:
         raise ConfigError(f"{address} is no job's folder: it has no {PLAN}")
     return job, plan
-
-
-def target_of(job: JobFolder, output: str | Path) -> Path:
-    """Where to write a job's rows.
-
-    Raises:
-        ConfigError: there is a folder, or it lies among the job's own results.
-    """
-    target = Path(output)
-    if target.is_dir():
-        raise ConfigError(f"output {target} is a folder; name a file")
-    if job.path is not None and target.absolute().is_relative_to(job.path / DATA):
-        raise ConfigError(f"output {target} lies among the job's own results; choose a place outside {job.path / DATA}")
-    return target
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex}")
-    try:
-        file = unfinished.open("wb")
-    except OSError as error:
-        raise ConfigError(f"output {target} cannot be written: {error.strerror}") from error
-    try:
-        with file:
-            yield file
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

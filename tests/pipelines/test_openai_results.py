@@ -16,7 +16,7 @@ from pipelines.layout import SUCCESS, shard_name
 from pipelines.openai_results import export_openai
 from pipelines.result_rows import result_schema
 from skipvision.errors import ConfigError
-from tests.pipelines.test_results import planned_job
+from tests.pipelines.committed_jobs import planned_job
 
 ANSWERED = {
     "row_key": "a", "answer": "zwölf ☃", "finish_reason": "stop", "text_tokens": 10, "visual_tokens": 100,

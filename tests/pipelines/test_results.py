@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,12 +12,13 @@ import pytest
 
 import pipelines.committed
 from pipelines.folder import JobFolder
+from pipelines.freeze import parquet_bytes
 from pipelines.frozen import ROW, frozen_name
-from pipelines.layout import PLAN, SUCCESS, shard_name
-from pipelines.plan import JobPlan
+from pipelines.layout import SUCCESS, shard_name
 from pipelines.result_rows import result_schema
 from pipelines.results import export
 from skipvision.errors import ConfigError
+from tests.pipelines.committed_jobs import commit, planned_job
 
 HOSTILE = 'a "quoted", comma\nand a new line; =cmd() <b> \u2028 é 🙂'
 USER_COLUMNS = pa.schema([("note", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -42,45 +40,12 @@ def job(tmp_path) -> JobFolder:
     return folder
 
 
-def planned_job(tmp_path: Path, user_columns: pa.Schema, *, is_regrouped: bool = False) -> JobFolder:
-    folder = JobFolder(str(tmp_path / "job"))
-    plan = JobPlan(
-        input_id="i",
-        rows=5,
-        rows_per_shard=2,
-        settings={"model": None},
-        skip="off",
-        model={},
-        prompt_sha256="",
-        embedded_column=None,
-        schema=user_columns,
-        is_regrouped=is_regrouped,
-        source_files=1,
-        source_bytes=1,
-        other_files=0,
-        other_names=(),
-    )
-    folder.create(PLAN, plan.to_json())
-    return folder
-
-
-def commit(folder: JobFolder, shard: int, columns: dict[str, list[Any]], user_columns: pa.Schema) -> None:
-    schema = result_schema(user_columns)
-    rows = len(columns["row_key"])
-    table = pa.table({name: columns.get(name, [None] * rows) for name in schema.names}, schema)
-    memory = io.BytesIO()
-    pq.write_table(table, memory)
-    assert folder.create(shard_name(shard), memory.getvalue())
-
-
 @pytest.mark.parametrize("per_heap", [1, 2, 3, 1000])
 def test_rows_that_were_put_together_by_image_are_exported_in_input_order(tmp_path, monkeypatch, per_heap):
     monkeypatch.setattr(pipelines.committed, "ROWS_PER_HEAP", per_heap)
     folder = planned_job(tmp_path, USER_COLUMNS, is_regrouped=True)
     for shard, numbers in enumerate([[0, 3], [1, 4], [2]]):
-        memory = io.BytesIO()
-        pq.write_table(pa.table({ROW: pa.array(numbers, pa.int64())}), memory)
-        folder.create(frozen_name("i", shard), memory.getvalue())
+        folder.create(frozen_name("i", shard), parquet_bytes(pa.table({ROW: pa.array(numbers, pa.int64())})))
         commit(folder, shard, {"row_key": [f"k{number}" for number in numbers]}, USER_COLUMNS)
     export(folder.address, "parquet", output=tmp_path / "rows.parquet")
     exported = pq.read_table(tmp_path / "rows.parquet")
@@ -162,7 +127,7 @@ def test_a_folder_that_is_no_job_is_refused_and_not_created(tmp_path):
 
 
 def test_wrong_wishes_are_refused_with_the_remedy(job, tmp_path):
-    with pytest.raises(ConfigError, match="jsonl, csv, parquet; got 'xml'"):
+    with pytest.raises(ConfigError, match="jsonl, csv, parquet, lance, delta; got 'xml'"):
         export(job.address, "xml", output=tmp_path / "rows.xml")
     with pytest.raises(ConfigError, match="among the job's own results"):
         export(job.address, "parquet", output=job.path / "data" / "rows.parquet")
