@@ -28,7 +28,8 @@ FORMAT, VERSION = "skipvision job", 1
 
 ANSWER_SETTINGS = (
     "input", "prompt", "prompt_column", "image_column", "key_column", "model", "skip", "max_tokens", "temperature",
-    "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks",
+    "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks", "image_formats",
+    "reduced_decoding",
 )  # fmt: skip
 """Settings that decide what stands in `data/`. The others may change when a job goes on."""
 

@@ -22,7 +22,7 @@ from pipelines.prepare import read_embedded
 from pipelines.tables import FILE, IMAGE, ROW
 from skipvision.errors import ImageError
 from skipvision.fetch import is_address
-from skipvision.images import decode_image, read_image
+from skipvision.images import ImageLimits, RgbPixels, decode_image, read_image
 
 ANSWERED_SHOWN, ERRORS_SHOWN = 18, 6
 SHARDS_READ = 16
@@ -120,6 +120,7 @@ class _Pictures:
     def __init__(self, sources: list[str], plan: JobPlan) -> None:
         self.sources = sources
         self._column = plan.embedded_column
+        self._limits = ImageLimits(image_formats=tuple(plan.settings["image_formats"]))
 
     def of(self, row: Mapping[str, Any]) -> str | None:
         """A `data:` URI; None for an image at an address, which is not fetched a second time."""
@@ -127,13 +128,23 @@ class _Pictures:
             image = row[IMAGE] if row[FILE] is None else self._embedded(row[FILE], row[ROW])
             if image is None or (isinstance(image, str) and is_address(image)):
                 return None
-            pixels = decode_image(image) if isinstance(image, bytes) else read_image(image)
+            pixels = self._decoded(image)
         except (ImageError, OSError, ValueError, pa.ArrowException):
             # The input has changed or gone since the row was answered; that is no reason to end without a report.
             return None
         return picture_uri(Image.fromarray(np.ascontiguousarray(pixels)), side=PICTURE_SIDE)
 
+    def _decoded(self, image: bytes | str) -> RgbPixels:
+        if isinstance(image, bytes):
+            return decode_image(image, limits=self._limits, target=_as_shown)
+        return read_image(image, limits=self._limits, target=_as_shown)
+
     def _embedded(self, file: int, row: int) -> bytes | str | None:
         assert self._column is not None, "a row in a Parquet file has a column"
         [image] = read_embedded(self.sources, [file], [row], self._column)
         return image  # type: ignore[no-any-return]
+
+
+def _as_shown(height: int, width: int) -> tuple[int, int]:
+    """The most that the page shows of a picture."""
+    return PICTURE_SIDE, PICTURE_SIDE
