@@ -15,21 +15,26 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.failpoints import failpoint
-from pipelines.sandbox import Encoded, Prepared
+from pipelines.sandbox import DEFAULT_LIMITS, Encoded, Limits, Prepared
 from skipvision.errors import ImageError
 from skipvision.families import ImagePreparer, load_preparer
-from skipvision.images import decode_image, read_image
+from skipvision.image_decoders import decode_on_one_core, decoder_of
+from skipvision.images import ImageLimits, RgbPixels, decode_image, read_image
 
 _PR_SET_PDEATHSIG = 1
 _preparer: ImagePreparer | None = None
+_limits: Limits = DEFAULT_LIMITS
 
 
-def begin(model: str, memory_bytes: int) -> None:
+def begin(model: str, limits: Limits) -> None:
     """Prepare this process: it gets so much memory beside what its code takes, and ends with who started it."""
-    global _preparer
+    global _preparer, _limits
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _preparer = load_preparer(model)
-    most = _address_space() + memory_bytes
+    _preparer, _limits = load_preparer(model), limits
+    decode_on_one_core(limits.image_formats)
+    for image_format in limits.image_formats:
+        decoder_of(image_format)  # so that its code does not count as an image's memory
+    most = _address_space() + limits.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected, and its memory image is of no use
 
@@ -40,14 +45,20 @@ def prepare(image: Encoded) -> Prepared:
     started = time.perf_counter()
     try:
         failpoint("decode", image.name if isinstance(image, Path) else "")
-        made: np.ndarray | ImageError = _preparer.prepare(
-            read_image(image) if isinstance(image, Path) else decode_image(image)
-        )
+        made: np.ndarray | ImageError = _preparer.prepare(_decoded(image, _preparer))
     except ImageError as error:
         made = error
     except MemoryError:
         made = ImageError("decoding the image takes more memory than it may have", code="image_out_of_memory")
     return made, time.perf_counter() - started
+
+
+def _decoded(image: Encoded, preparer: ImagePreparer) -> RgbPixels:
+    limits = ImageLimits(image_formats=_limits.image_formats)
+    target = preparer.target_size if _limits.reduced_decoding else None
+    if isinstance(image, Path):
+        return read_image(image, limits=limits, target=target)
+    return decode_image(image, limits=limits, target=target)
 
 
 def _address_space() -> int:

@@ -30,6 +30,7 @@ from pipelines.tables import open_table
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
 from skipvision.engine import Sampling
 from skipvision.errors import JobStoppedError, StorageError
+from skipvision.image_decoders import check_optional
 from skipvision.metrics import JOB_LAST_SUCCESS, Registry
 
 __all__ = ["JobReport", "run"]
@@ -47,6 +48,7 @@ def run(config: JobConfig) -> JobReport:
             the same call goes on from there.
     """
     config = check(asdict(config), JobConfig, origin="the job")
+    check_optional(config.image_formats)
     model = choose_model(config)
     try:
         return _run(config, model)
@@ -143,7 +145,12 @@ def _preparation(folder: JobFolder, plan: JobPlan, config: JobConfig, model: Cho
         prompt_column=config.prompt_column,
         embedded_column=plan.embedded_column,
         allow_networks=config.allow_networks,
-        limits=Limits(seconds=config.decode_seconds, memory_bytes=config.decode_memory_mib << 20),
+        limits=Limits(
+            seconds=config.decode_seconds,
+            memory_bytes=config.decode_memory_mib << 20,
+            image_formats=config.image_formats,
+            reduced_decoding=config.reduced_decoding,
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar
 from skipvision.errors import ImageError, InputError
 from skipvision.fetch import is_address
-from skipvision.images import decode_image, read_image
+from skipvision.images import ImageLimits, RgbPixels, decode_image, read_image
 
 ANSWERED_SHOWN, ERRORS_SHOWN = 18, 6
 SHARDS_READ = 16
@@ -126,6 +126,7 @@ class _Pictures:
     def __init__(self, sources: list[str], plan: JobPlan) -> None:
         self.sources = sources
         self._source = Source(sources, plan.embedded_column, policy=None)
+        self._limits = ImageLimits(image_formats=tuple(plan.settings["image_formats"]))
 
     def of(self, row: Mapping[str, Any]) -> str | None:
         """The first, as a `data:` URI; None for an image at an address, which is not fetched a second time."""
@@ -136,8 +137,18 @@ class _Pictures:
             [image] = self._source.read([location])
             if isinstance(image, InputError):
                 return None
-            pixels = decode_image(image) if isinstance(image, bytes) else read_image(image)
+            pixels = self._decoded(image)
         except (ImageError, OSError, ValueError, pa.ArrowException):
             # The input has changed or gone since the row was answered; that is no reason to end without a report.
             return None
         return picture_uri(Image.fromarray(np.ascontiguousarray(pixels)), side=PICTURE_SIDE)
+
+    def _decoded(self, image: bytes | Path) -> RgbPixels:
+        if isinstance(image, bytes):
+            return decode_image(image, limits=self._limits, target=_as_shown)
+        return read_image(image, limits=self._limits, target=_as_shown)
+
+
+def _as_shown(height: int, width: int) -> tuple[int, int]:
+    """The most that the page shows of a picture."""
+    return PICTURE_SIDE, PICTURE_SIDE

@@ -15,6 +15,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from skipvision.errors import ImageError, InputError
+from skipvision.image_formats import OptionalFormat
 
 Encoded = bytes | Path
 Prepared = tuple[np.ndarray | InputError, float]
@@ -26,12 +27,16 @@ _TRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one image may take."""
+    """What one image may take, and be."""
 
     seconds: float = 60.0
     """By the clock, from bytes to prepared pixels."""
     memory_bytes: int = 2 << 30
     """Beside what the process takes without it."""
+    image_formats: tuple[OptionalFormat, ...] = ()
+    """Formats that are read beside those that always are."""
+    reduced_decoding: bool = False
+    """Decode a JPEG smaller when the model needs less, near to exact."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -46,7 +51,7 @@ class Sandbox:
         # What takes seconds to import is imported once; a child that replaces a dead one starts at once.
         context.set_forkserver_preload(["pipelines.decoding"])
         self._pool = ProcessPool(
-            max_workers=1, context=context, initializer=_in_child, initargs=["begin", model, limits.memory_bytes]
+            max_workers=1, context=context, initializer=_in_child, initargs=["begin", model, limits]
         )
 
     def prepare(self, images: Sequence[Encoded]) -> list[Prepared]:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from skipvision.errors import ConfigError
+from skipvision.image_formats import OptionalFormat
 
 T = TypeVar("T")
 
@@ -102,6 +103,13 @@ class JobConfig:
 
     allow_networks: tuple[str, ...] = ()
     """Private networks, such as 10.1.0.0/16, that image addresses may point into. Public ones always may."""
+
+    image_formats: tuple[OptionalFormat, ...] = ()
+    """Formats to read beside JPEG, PNG, WebP, GIF, BMP and TIFF: AVIF, and HEIC, which needs `skipvision[heif]`."""
+
+    reduced_decoding: bool = False
+    """Decode a JPEG at a half, a quarter or an eighth of its size where the model needs less: several times as fast for
+    large photos, and near to the exact pixels."""
 
     decode_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """Longest time that one image may take to decode; longer, and its row is an error."""

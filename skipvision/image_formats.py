@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+OptionalFormat = Literal["AVIF", "HEIC"]
+"""Read only where they are asked for: their decoders are the youngest, and the largest."""
+
+Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"] | OptionalFormat
 Impostor = Literal["html", "svg", "archive"]
 
+_MOST_BRANDS = 64
 MAX_PARTS = 300_000
 """Segments, chunks, blocks or tags that are walked. The largest honest GIF under the byte cap has about 260,000
 data blocks; Pillow walks its parts in Python too, so millions of empty ones would cost minutes."""
@@ -26,11 +30,13 @@ _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b
 _UNSUPPORTED = (
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"), (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"), (b"8BPS", "Photoshop"), (b"\x00\x00\x01\x00", "icon"), (b"%!PS", "PostScript"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"DDS ", "DDS"), (b"qoif", "QOI"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"), (b"DDS ", "DDS"), (b"qoif", "QOI"), (b"SIMPLE  =", "FITS"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"), (b"BPG\xfb", "BPG"),
 )  # fmt: skip
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
-)
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
+_CONTAINER_BRANDS = frozenset({b"mif1", b"msf1", b"miaf"})
+"""Files of both formats may begin with one of these; the brands they are compatible with tell which it is."""
 _MARKUP_START = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<[!?a-z]", re.IGNORECASE)
 _MARKUP_ROOT = re.compile(
     rb"<(?:!doctype\s+)?(svg|html|head|body|title|script|style|meta|table|iframe|div|h1|p)\b", re.IGNORECASE
@@ -52,6 +58,8 @@ class Outline:
     """Passes over the pixels. Decoding time is linear in them; only a JPEG has more than one."""
     is_cut_short: bool
     """The file ends before its own structure does."""
+    size: tuple[int, int] | None = None
+    """Width and height by the header, of a format whose decoder reserves memory for them as soon as it is made."""
 
 
 def detect_format(data: bytes) -> Format | None:
@@ -68,7 +76,7 @@ def detect_format(data: bytes) -> Format | None:
         return "TIFF"
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADER_BYTES:
         return "BMP"  # the letters alone are also how a text about cars begins
-    return None
+    return _format_by_brand(data) if data[4:8] == b"ftyp" else None
 
 
 def detect_impostor(data: bytes) -> Impostor | None:
@@ -83,10 +91,17 @@ def detect_impostor(data: bytes) -> Impostor | None:
 
 
 def detect_unsupported(data: bytes) -> str | None:
-    """The name of an image format that is recognised and not read here, such as "HEIC"."""
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12])
+    """The name of an image format that is recognised and never read here, such as "Photoshop"."""
     return next((name for signature, name in _UNSUPPORTED if data.startswith(signature)), None)
+
+
+def _format_by_brand(data: bytes) -> OptionalFormat | None:
+    """Of a file of boxes, which may also be a film."""
+    major, compatible = data[8:12], data[16 : min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)]
+    brands = {compatible[at : at + 4] for at in range(0, len(compatible), 4)} if major in _CONTAINER_BRANDS else {major}
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    return "HEIC" if brands & _HEIC_BRANDS or major in _CONTAINER_BRANDS else None
 
 
 def outline(data: bytes, image_format: Format) -> Outline:
@@ -139,7 +154,23 @@ def _gif_table_bytes(flags: int) -> int:
 
 
 def _outline_webp(data: bytes) -> Outline:
-    return Outline(num_parts=1, is_cut_short=8 + int.from_bytes(data[4:8], "little") > len(data))
+    is_cut_short = 8 + int.from_bytes(data[4:8], "little") > len(data)
+    return Outline(num_parts=1, is_cut_short=is_cut_short, size=_webp_size(data))
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the first chunk; None if it is of no known kind, or not there."""
+    if len(data) < 30:
+        return None
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def _outline_bmp(data: bytes) -> Outline:
@@ -187,6 +218,23 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int, int]]:
         yield tag, kind, count, at + start if is_inline else struct.unpack_from(order + offset, data, at + start)[0]
 
 
+def _outline_boxes(data: bytes) -> Outline:
+    """Of AVIF and HEIC. The boxes must come to their ends, and the one that holds the pixels must be there."""
+    position, num_parts, has_pixels = 0, 0, False
+    while position < len(data) and num_parts <= MAX_PARTS:
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+        num_parts, has_pixels = num_parts + 1, has_pixels or kind == b"mdat"
+        if length == 0:  # the rest of the file
+            position = len(data)
+        elif length < 8:
+            return Outline(num_parts=num_parts, is_cut_short=False)
+        else:
+            position += length
+    return Outline(num_parts=num_parts, is_cut_short=position > len(data) or not has_pixels)
+
+
 _OUTLINES: dict[Format, Callable[[bytes], Outline]] = {
     "JPEG": _outline_jpeg,
     "PNG": _outline_png,
@@ -194,4 +242,6 @@ _OUTLINES: dict[Format, Callable[[bytes], Outline]] = {
     "GIF": _outline_gif,
     "BMP": _outline_bmp,
     "TIFF": _outline_tiff,
+    "AVIF": _outline_boxes,
+    "HEIC": _outline_boxes,
 }

@@ -1,10 +1,10 @@
 """Bytes in, a picture out: bounded, upright, RGB, uint8; or an `ImageError` that says what is wrong with them.
 
 The order is the safety. Cheap questions come first and each guards the next: bytes, signature, structure, size in
-the header, and only then pixels. The format is told by signature, so that exactly one of six decoders of Pillow is
-ever tried, and it is called by its own class rather than through `Image.open`: that one judges sizes by a limit
-that is global to the process, and warns through a filter that is too. Here every limit travels with the call, no
-global is read or changed, and threads may decode side by side.
+the header, and only then pixels. The format is told by signature, so that exactly one decoder of Pillow is ever
+tried, and it is called by its own class rather than through `Image.open`: that one judges sizes by a limit that is
+global to the process, and warns through a filter that is too. Here every limit travels with the call, no global is
+read or changed, and threads may decode side by side.
 
 No message repeats what a decoder said: Pillow's words hold memory addresses and file names.
 """
@@ -23,25 +23,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, TiffImageFile
 
 from skipvision.errors import ConfigError, ImageError
+from skipvision.image_colours import match_transparency, to_srgb
+from skipvision.image_decoders import ALWAYS_READ, OPTIONAL_FORMATS, check_optional, decoder_of
 from skipvision.image_formats import (
     MAX_PARTS,
     Format,
     Impostor,
+    OptionalFormat,
     Outline,
     detect_format,
     detect_impostor,
     detect_unsupported,
     outline,
 )
+from skipvision.image_scale import Target, reduce
 
 RgbPixels = NDArray[np.uint8]
 """(height, width, 3) uint8."""
@@ -55,20 +55,11 @@ ImageCode = Literal[
 BOMB_PIXELS = 178_956_970
 """A header that claims more than this is taken for an attack, not for a large picture. Pillow draws the same line."""
 
-_DECODERS: dict[Format, type[ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WEBP": WebPImageFile,
-    "GIF": GifImageFile,
-    "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
-}
 _IMPOSTORS: dict[Impostor, tuple[ImageCode, str]] = {
     "html": ("image_is_html", "this is a web page, not an image; its address may ask for a login or be gone"),
     "svg": ("image_is_svg", "this is an SVG drawing, which is not rendered here; convert it to PNG"),
     "archive": ("image_is_archive", "this is a compressed file or an archive, not an image; unpack it first"),
 }
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"})
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,11 +69,17 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = (
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageLimits:
-    """How much one image may cost. All but the first are checked in the header, before a pixel is decoded."""
+    """What one image may be and cost. All but the bytes are checked in the header, before a pixel is decoded."""
+
+    image_formats: tuple[OptionalFormat, ...] = ()
+    """Formats that are read beside JPEG, PNG, WebP, GIF, BMP and TIFF."""
 
     max_bytes: int = 64 * 2**20
     """Size of the file."""
@@ -100,26 +97,32 @@ class ImageLimits:
     """Passes of a progressive JPEG. Time is linear in passes times pixels; cameras and websites write about ten."""
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            if getattr(self, setting.name) < 1:
-                raise ConfigError(f"{setting.name} must be at least 1; got {getattr(self, setting.name)}")
+        check_optional(self.image_formats)
+        for name in (setting.name for setting in fields(self) if setting.name != "image_formats"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
 
 
 DEFAULT_LIMITS = ImageLimits()
 
 
-def read_image(path: str | Path, *, limits: ImageLimits = DEFAULT_LIMITS) -> RgbPixels:
-    """Read and decode one image file.
+def read_image(path: str | Path, *, limits: ImageLimits = DEFAULT_LIMITS, target: Target | None = None) -> RgbPixels:
+    """Read and decode one image file, as `decode_image` does.
 
     Raises:
         ImageError: `image_missing`, `image_unreadable`, or what `decode_image` raises. The message leaves the
             path out: whoever knows that it is the user's own adds it.
     """
-    return decode_image(_read_file(path, limits.max_bytes), limits=limits)
+    return decode_image(_read_file(path, limits.max_bytes), limits=limits, target=target)
 
 
-def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> RgbPixels:
-    """Decode the first frame of one image file, turned upright and laid on white where it is transparent.
+def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS, target: Target | None = None) -> RgbPixels:
+    """Decode the first frame of one image file, turned upright, in sRGB, laid on white where it is transparent.
+
+    Args:
+        target: what the picture is going to be resized to, such as a preparer's `target_size`. A JPEG that is far
+            larger is then decoded at a half, a quarter or an eighth of its size, near to exact; see `image_scale`.
+            None: as it is.
 
     Returns:
         (height, width, 3) uint8, writable, in memory order.
@@ -130,11 +133,18 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> RgbPix
     image_format = _identify(data, limits)
     structure = outline(data, image_format)
     _check_structure(structure, limits)
+    if structure.size is not None:
+        _check_size(*structure.size, limits)
     with _translating_failures(image_format, structure):
-        image = _DECODERS[image_format](BytesIO(data))
+        image = decoder_of(image_format)(BytesIO(data))
         _check_size(*image.size, limits)
+        _check_strips(image)
+        match_transparency(image)
+        if target is not None and isinstance(image, JpegImageFile):
+            reduce(image, target, is_on_its_side=_turn(image) in _QUARTER_TURNS)
         image.load()
-        return np.array(_rgb(_upright(image)))
+        _check_size(*image.size, limits)  # of HEIC, decoding may find another size than the header's
+        return np.array(_upright(to_srgb(image), _turn(image)))
 
 
 def _read_file(path: str | Path, max_bytes: int) -> bytes:
@@ -156,11 +166,17 @@ def _identify(data: bytes, limits: ImageLimits) -> Format:
         raise _refusal("image_empty", "the image has zero bytes")
     if len(data) > limits.max_bytes:
         raise _refusal("image_too_large", f"the file is larger than {limits.max_bytes} bytes; scale it down")
-    if image_format := detect_format(data):
+    image_format = detect_format(data)
+    if image_format in OPTIONAL_FORMATS and image_format not in limits.image_formats:
+        remedy = f"name {image_format} in the setting image_formats, or convert it to one of {', '.join(ALWAYS_READ)}"
+        raise _refusal(
+            "image_format_unsupported", f"{image_format} files are read only where that is asked for; {remedy}"
+        )
+    if image_format is not None:
         return image_format
     if impostor := detect_impostor(data):
         raise _refusal(*_IMPOSTORS[impostor])
-    supported = ", ".join(_DECODERS)
+    supported = ", ".join(ALWAYS_READ)
     if name := detect_unsupported(data):
         raise _refusal("image_format_unsupported", f"{name} files are not read; convert it to one of {supported}")
     raise _refusal("image_unidentified", f"this is not an image of any known format; send one of {supported}")
@@ -187,6 +203,14 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         raise _refusal("image_too_large", f"{says}; the most is {most}; scale it down")
 
 
+def _check_strips(image: ImageFile) -> None:
+    """Pillow leaves rows of a TIFF black for which the file names no strip."""
+    if not isinstance(image, TiffImageFile):
+        return
+    if max((tile.extents[3] for tile in image.tile if tile.extents), default=0) < image.tag_v2[IMAGELENGTH]:
+        raise _refusal("image_corrupt", "the TIFF file does not say where all of its pixels are")
+
+
 @contextmanager
 def _translating_failures(image_format: Format, structure: Outline) -> Iterator[None]:
     """The one boundary to Pillow. Hostile bytes make its decoders raise nearly any kind of exception."""
@@ -203,39 +227,19 @@ def _translating_failures(image_format: Format, structure: Outline) -> Iterator[
         raise _refusal("image_corrupt", f"the {image_format} data is damaged and cannot be decoded") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image as it should be seen. TIFF files come upright from Pillow already, their tag removed."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns the image upright. TIFF files come upright from Pillow already, their tag removed."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata, of whatever kind, does not make a good picture unusable
-        return image
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+
+
+def _upright(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB, transparent parts on white: what a viewer shows, not what hides under the mask."""
-    if image.mode.startswith("I;16"):
-        image = _to_8_bits(image)
-    if image.mode not in _MODES:
-        message = f"pixels of kind {image.mode} have no agreed brightness range; save the image with 8 bits a channel"
-        raise _refusal("image_mode_unsupported", message)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layered = image.convert("RGBA")
-    canvas = Image.new("RGB", layered.size, "white")
-    canvas.paste(layered, mask=layered.getchannel("A"))
-    return canvas
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8-bit grey; Pillow's own conversion cuts all above 255 to white."""
-    values = np.asarray(image)
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int):
-        grey[values == hidden] = 255
-    return Image.fromarray(grey)
 
 
 def _refusal(code: ImageCode, message: str) -> ImageError:

@@ -66,6 +66,10 @@ class ImagePreparer(Protocol):
         """
         ...
 
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """The largest (height, width) that `prepare` resizes a picture of that size to, on the way to its pixels."""
+        ...
+
     def visual_tokens(self, pixels: np.ndarray) -> int:
         """How many visual tokens the encoder will make of prepared pixels.
 

@@ -7,6 +7,7 @@ is copied: attention is a function of ours in transformers' attention table, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def resized(image_processor: Any, rgb: np.ndarray) -> np.ndarray:
     return pixels.clip(0, 255).round().astype(np.uint8) if pixels.dtype != np.uint8 else pixels
 
 
+def resized_to(image_processor: Any, height: int, width: int) -> tuple[int, int]:
+    """What a checkpoint's own processor resizes a picture of that size to, before it crops."""
+    size = image_processor.size
+    if not image_processor.do_resize:
+        return height, width
+    if size.get("shortest_edge"):
+        scale = size["shortest_edge"] / min(height, width)
+        return ceil(height * scale), ceil(width * scale)
+    if size.get("height") and size.get("width"):
+        return size["height"], size["width"]
+    return height, width  # another rule, which nothing is known about here: all of the picture may be needed
+
+
 class LlavaPreparer:
     """Resizes as the checkpoint's processor does, and leaves rescaling and normalising to the device."""
 
@@ -51,6 +65,10 @@ class LlavaPreparer:
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         """See `ImagePreparer.prepare`."""
         return resized(self._image_processor, rgb)
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """See `ImagePreparer.target_size`."""
+        return resized_to(self._image_processor, height, width)
 
     def visual_tokens(self, pixels: np.ndarray) -> int:
         """See `ImagePreparer.visual_tokens`; the tower sees one size only."""

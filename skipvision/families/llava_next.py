@@ -8,6 +8,7 @@ tokens of the thumbnail are retained and the 2304 of four tiles merged to 576.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class LlavaNextPreparer:
         size = np.array(rgb.shape[:2], dtype=_SIZE).view(np.uint8)
         note[0, 0, : len(size)] = size
         return np.concatenate([column, note], axis=1)
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """See `ImagePreparer.target_size`: the tiles together, or the thumbnail, which does not keep the aspect."""
+        layout = TileLayout.of(height, width, self._config)
+        scale = self._side * min(layout.rows / height, layout.columns / width)
+        return max(ceil(height * scale), self._side), max(ceil(width * scale), self._side)
 
     def visual_tokens(self, pixels: np.ndarray) -> int:
         """See `ImagePreparer.visual_tokens`; it follows from the shape of the picture."""

@@ -28,7 +28,7 @@ from pipelines.failpoints import VARIABLE
 from pipelines.folder import JobFolder
 from pipelines.layout import shard_name
 from skipvision.errors import EngineDeadError
-from tests.broken_images import write_good
+from tests.image_files import write_good
 
 
 class Death(BaseException):

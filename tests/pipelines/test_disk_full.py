@@ -11,7 +11,7 @@ import pytest
 from pipelines.job import run
 from skipvision.config import JobConfig
 from skipvision.errors import JobStoppedError
-from tests.broken_images import write_good
+from tests.image_files import write_good
 
 ROWS = 12
 

@@ -26,7 +26,7 @@ from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Engine, Sampling
 from skipvision.errors import JobStoppedError
-from tests.broken_images import write_good
+from tests.image_files import write_good
 
 SCRIPT = """
 import sys

@@ -33,7 +33,7 @@ from skipvision.engine import Answer, Engine, Request, Sampling
 from skipvision.errors import ConfigError, InputError
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
 from skipvision.metrics import Registry
-from tests.broken_images import write_good
+from tests.image_files import write_good
 
 SKIP = "6/4:plain"
 

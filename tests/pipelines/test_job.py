@@ -19,7 +19,8 @@ from pipelines.job import run
 from pipelines.statistics import JobReport
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-from tests.broken_images import BROKEN, picture, saved, write_good
+from tests.image_catalogue import CATALOGUE, write
+from tests.image_files import picture, saved, write_good
 
 BROKEN_WAYS = (
     "empty.png", "cut-half.jpg", "cut-half.png", "text.png", "zeros.jpg", "noise.jpg", "page.png", "drawing.png",
@@ -30,12 +31,7 @@ BROKEN_WAYS = (
 
 def mixed_images(folder: Path, *, good: int) -> dict[str, str | None]:
     """Good images and twenty broken ones in one folder; file name -> expected error code."""
-    expected: dict[str, str | None] = dict.fromkeys(write_good(folder, good))
-    for name in BROKEN_WAYS:
-        code, make = BROKEN[name]
-        (folder / name).write_bytes(make())
-        expected[name] = code
-    return expected
+    return dict.fromkeys(write_good(folder, good)) | write(folder, {name: CATALOGUE[name] for name in BROKEN_WAYS})
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:

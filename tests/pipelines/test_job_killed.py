@@ -17,7 +17,7 @@ import pytest
 
 from pipelines.failpoints import VARIABLE
 from pipelines.folder import JobFolder
-from tests.broken_images import write_good
+from tests.image_files import write_good
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3000)]
 

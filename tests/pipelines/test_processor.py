@@ -18,7 +18,7 @@ from skipvision.conversation import ImagePart, Message
 from skipvision.engine import Engine, Request, Sampling
 from skipvision.errors import ConfigError
 from skipvision.images import read_image
-from tests.broken_images import picture, saved
+from tests.image_files import picture, saved
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from pipelines.failpoints import VARIABLE
 from pipelines.sandbox import Limits, Sandbox
 from skipvision.families import load_preparer
 from skipvision.images import decode_image
-from tests.broken_images import BROKEN, picture, saved, write_good
+from tests.image_catalogue import CATALOGUE
+from tests.image_files import picture, saved, write_good
 
 LIMITS = Limits(seconds=5.0, memory_bytes=512 << 20)
 
@@ -76,7 +77,7 @@ def test_an_image_that_was_near_when_a_decoder_died_is_tried_again(
 def test_images_are_prepared_as_outside(tiny_model: Path) -> None:
     sandbox, preparer = Sandbox(str(tiny_model), LIMITS), load_preparer(tiny_model)
     images = [saved(picture(seed), "PNG") for seed in range(3)]
-    (first, seconds), *others = sandbox.prepare([*images, BROKEN["bomb.png"][1]()])
+    (first, seconds), *others = sandbox.prepare([*images, CATALOGUE["bomb.png"].make()])
     assert np.array_equal(first, preparer.prepare(decode_image(images[0])))
     assert seconds > 0
     assert [getattr(each, "code", None) for each, _ in others] == [None, None, "image_bomb"]

@@ -18,7 +18,7 @@ from pipelines.folder import JobFolder
 from pipelines.model import choose_model
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError, JobStoppedError
-from tests.broken_images import write_good
+from tests.image_files import write_good
 from tests.protocol.interleaving import Interleaving
 from tests.protocol.real_code import CHANGED, Killed, RealAttempt, replace_ray_and_engine
 
