@@ -47,6 +47,7 @@ bench: $(INSTALLED)  ## measure skipping, the engine beside its peers, its limit
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.print_tables
 

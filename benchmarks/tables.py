@@ -329,6 +329,41 @@ def _memory_row(setting: Result, requests: int) -> tuple[str, ...]:
     )
 
 
+def decoding(result: Result) -> str:
+    """Images per second of a core by each way, memory, and what reduced pixels differ by."""
+    heads = (
+        "image", "for", "Pillow and processor", "exact", "ratio", "reduced", "ratio", "memory, exact", "reduced",
+        "photo differs by", "letters by",
+    )  # fmt: skip
+    return _table(
+        heads,
+        map(_decoding_row, result["kinds"]),
+        f"{_where(result)} Images per second of one core, by the processor's own seconds: median (lowest–highest) of "
+        f"{result['rounds']} rounds in turns, on a machine that had other work to do, so that ratios say more than "
+        "rates. From bytes to what goes to the device; Pillow's processor also rescales and normalises there. Memory "
+        "is what one image adds to the process at its most. Reduced pixels differ from exact ones by so many of 255 "
+        f"levels at most, and on average. Pillow {result['decoder_versions']['pillow']}.",
+    )
+
+
+def _decoding_row(kind: Result) -> tuple[str, ...]:
+    plain, exact, reduced = (kind["ways"][name] for name in ("plain", "exact", "reduced"))
+    rates = [way["images_per_core_second"] for way in (plain, exact, reduced)]
+    differs = [kind["reduced_from_exact"][drawn] for drawn in ("photo", "page")]
+    return (
+        f"{kind['format']} {kind['width']} × {kind['height']}",
+        kind["family"],
+        _spread(rates[0], 1),
+        _spread(rates[1], 1),
+        _ratio(rates[1], rates[0]),
+        _spread(rates[2], 1),
+        _ratio(rates[2], rates[0]),
+        _mebibytes(exact["peak_bytes"]),
+        _mebibytes(reduced["peak_bytes"]),
+        *(f"{each['max']} ({each['mean']:.2f})" for each in differs),
+    )
+
+
 def _kernel_row(name: str, before: Figure, now: Figure, amount: float, unit: str) -> tuple[str, ...]:
     milliseconds = (f"{each['median'] * 1e3:.1f}" for each in (before, now))
     return (name, *milliseconds, _ratio(before, now), f"{amount / now['median'] / 1e9:.0f} {unit}")
