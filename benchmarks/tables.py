@@ -224,6 +224,25 @@ def _where_by_suite(result: Result) -> str:
     return " ".join(f"Suite `{suite}`: m{_where(result['measured'][suite])[1:]}" for suite in suites)
 
 
+def urls(result: Result) -> str:
+    """Of hostile URLs, by group: how many led each client to something inside."""
+    clients = result["clients"]
+    groups = next(iter(clients.values()))["groups"]
+    rows = [(name, f"{group['urls']:,}", *(f"{client['groups'][name]['hits']:,}" for client in clients.values()))
+            for name, group in groups.items()]  # fmt: skip
+    inside = (sum(group["hits"] for group in client["groups"].values()) for client in clients.values())
+    rows.append(("all", f"{sum(group['urls'] for group in groups.values()):,}", *(f"{hits:,}" for hits in inside)))
+    good = ", ".join(f"{name} {client['good']}" for name, client in clients.items())
+    unexpected = sum(len(client["unexpected"]) for client in clients.values())
+    versions = ", ".join(f"{name} {version}" for name, version in result["fetched_with"].items())
+    return _table(
+        ("URLs", "how many", *(f"inside: {name}" for name in clients)),
+        rows,
+        f"{_where(result)} With {versions}. Good URLs that were fetched in the same network: {good}. Good URLs that "
+        f"were not, and hostile ones that ended otherwise than expected: {unexpected}.",
+    )
+
+
 def checkpointing(result: Result) -> str:
     """What Ray Data's own checkpointing makes of the same troubles."""
     cases = result.get("ray_checkpointing")

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from skipvision.errors import ImageError
 from skipvision.fetch import Fetcher, FetchPolicy
 from skipvision.images import decode_image, read_image
+from tests.fetch.site import Site
 from tests.image_catalogue import CATALOGUE, READ, REFUSED, Case
-from tests.web_site import Site
 
 # Pillow warns of damaged TIFF tags; damage is the subject here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

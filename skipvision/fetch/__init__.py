@@ -10,6 +10,8 @@ a URL: many are signed, and then they are secrets.
     addresses.py   AddressRules: which hosts and numbers are open
     client.py      AsyncFetcher: fetches in the caller's event loop
     blocking.py    Fetcher: the same for everybody else
+    flights.py     the same URL, wanted twice at once, is fetched once
+    hosts.py       turns at each host, and which hosts have stopped answering
     failures.py    what an answer or a failure means, and whether to try again
     data_urls.py   pictures inside the URL itself
 """

@@ -33,11 +33,14 @@ _NEVER_PUBLIC: tuple[IPNetwork, ...] = (
     IPv6Network("2002::/16"),  # 6to4: IPv4 inside
     IPv6Network("3fff::/20"),  # documentation, registered after some of the supported Pythons
 )
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
+"""Upper half of an interface identifier that holds an IPv4 address, behind any prefix (RFC 5214)."""
+
 _ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]*://")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|^\s|\s$")
 _PLAIN = re.compile(r"[!-~]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
-_NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+_NUMERIC_HOST = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,9 @@ class AddressRules:
 
     open_networks: tuple[IPNetwork, ...] = ()
     """Networks that are open on every port, whatever they are."""
+
+    closed_networks: tuple[IPNetwork, ...] = ()
+    """Networks that are closed, whatever they are; this stands above `open_networks`."""
 
     schemes: frozenset[str] = frozenset({"https", "http"})
     """Kinds of URL that may be connected to."""
@@ -78,6 +84,8 @@ class AddressRules:
             if number.scope_id is not None:
                 return False
             number = number.ipv4_mapped or number
+        if any(number in network for network in self.closed_networks):
+            return False
         if any(number in network for network in self.open_networks):
             return True
         return _is_public(number) and port in self.ports
@@ -140,7 +148,7 @@ def _is_number(host: str) -> bool:
 
 
 def _is_public(number: IPAddress) -> bool:
-    if isinstance(number, IPv6Address) and number not in _PUBLIC_IPV6:
+    if isinstance(number, IPv6Address) and (number not in _PUBLIC_IPV6 or int(number) >> 32 & 0xFFFF_FFFF in _ISATAP):
         return False
     if number.is_multicast or number.is_reserved or not number.is_global:
         return False

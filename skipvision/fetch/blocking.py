@@ -32,7 +32,7 @@ class Fetcher:
 
         Raises:
             FetchError: `url_invalid`, `url_scheme`, `url_refused`, `fetch_not_found`, `fetch_http_error`,
-                `fetch_timeout`, `fetch_too_large`, `fetch_unreachable` or `fetch_redirects`.
+                `fetch_timeout`, `fetch_too_large`, `fetch_unreachable`, `fetch_host_failing` or `fetch_redirects`.
         """
         fetcher, thread = self._started()
         return thread.run(fetcher.fetch(url))

@@ -12,7 +12,8 @@ import aiohttp
 
 from skipvision.errors import FetchError
 
-_WORTH_ANOTHER_TRY = frozenset({408, 429, 500, 502, 503, 504})
+_NEVER = frozenset({501, 505})
+"""What a server does not do, and will not do a moment later."""
 
 
 class PassingError(Exception):
@@ -29,7 +30,7 @@ def check_answer(response: aiohttp.ClientResponse) -> None:
     if status in (404, 410):
         raise FetchError(f"the server has no such file (status {status})", code="fetch_not_found")
     error = FetchError(f"the server refused with status {status}", code="fetch_http_error")
-    if status in _WORTH_ANOTHER_TRY:
+    if status in (408, 429) or (status >= 500 and status not in _NEVER):
         raise PassingError(error, retry_after=retry_after_seconds(response.headers.get("Retry-After", "")))
     if status != 200:
         raise error
@@ -43,7 +44,7 @@ def retry_after_seconds(text: str) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or a time zone of twenty digits overflows
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -55,6 +55,7 @@ result out."""
 
 ERROR_CODES = (
     "fetch_failed",
+    "fetch_host_failing",
     "fetch_http_error",
     "fetch_not_found",
     "fetch_redirects",

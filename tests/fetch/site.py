@@ -1,12 +1,15 @@
-"""A small web server on this machine, for tests of what is fetched."""
+"""A small web server on this machine, and the policy under which it may be asked."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from skipvision.fetch import FetchPolicy
 
 Answer = tuple[int, dict[str, str], bytes] | Callable[[BaseHTTPRequestHandler], None]
 PICTURE = b"\x89PNG and so on"
@@ -62,3 +65,16 @@ class Site:
                 pass
 
         return Handler
+
+
+def redirect(location: str, status: int = 302) -> Answer:
+    return status, {"Location": location}, b""
+
+
+def drop_the_line(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
+
+
+def policy(**settings: object) -> FetchPolicy:
+    return FetchPolicy(**({"allow_networks": ("127.0.0.1/32",), "pause_seconds": 0.0} | settings))

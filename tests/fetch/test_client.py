@@ -11,54 +11,20 @@ import ssl
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from skipvision.errors import ConfigError, FetchError
 from skipvision.fetch import AsyncFetcher, Fetcher, FetchPolicy, decode_data_url
 from skipvision.fetch.addresses import AddressRules, parse_networks
 from skipvision.fetch.failures import retry_after_seconds
-from tests.web_site import PICTURE, Answer, Site
-
-
-def redirect(location: str, status: int = 302) -> Answer:
-    return status, {"Location": location}, b""
-
-
-def drop_the_line(handler: BaseHTTPRequestHandler) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-    handler.close_connection = True
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    """On the one address that the tests' policy opens."""
-    server = Site("127.0.0.1")
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def inner_site() -> Iterator[Site]:
-    """On an address that stays closed."""
-    server = Site("127.0.0.2")
-    yield server
-    server.close()
-
-
-def policy(**settings: object) -> FetchPolicy:
-    return FetchPolicy(**({"allow_networks": ("127.0.0.1/32",), "pause_seconds": 0.0} | settings))
-
-
-@pytest.fixture
-def fetcher() -> Iterator[Fetcher]:
-    with Fetcher(policy()) as fetcher:
-        yield fetcher
+from tests.fetch.site import PICTURE, Site, drop_the_line, policy, redirect
 
 
 def refusal(fetcher: Fetcher, url: str) -> FetchError:
@@ -141,11 +107,12 @@ CLOSED_HOSTS = [
     "255.255.255.255", "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
     "[::ffff:169.254.169.254]", "[::127.0.0.1]", "[fe80::1]", "[fc00::1]", "[fd00:ec2::254]", "[fec0::1]", "[ff02::1]",
     "[64:ff9b::7f00:1]", "[64:ff9b::169.254.169.254]", "[64:ff9b:1::a00:1]", "[2002:7f00:1::]", "[2002:a9fe:a9fe::1]",
-    "[2001:0:a9fe:a9fe::1]", "[2001:db8::1]", "[3fff::1]", "[100::1]", "[5f00::1]", "[4000::1]",
+    "[2606:4700::5efe:7f00:1]", "[2606:4700::200:5efe:a9fe:a9fe]", "[2001:0:a9fe:a9fe::1]", "[2001:db8::1]",
+    "[3fff::1]", "[100::1]", "[5f00::1]", "[4000::1]",
 ]  # fmt: skip
 DISGUISED_HOSTS = [
     "2130706433", "2852039166", "0", "1", "127.1", "127.0.1", "0x7f000001", "0x7f.0.0.1", "0x7f.1", "0X7F.0.0.1",
-    "017700000001", "0177.0.0.1", "0177.1", "127.0.0.1.", "127.0.0.01", "00127.0.0.1", "0xa9fea9fe",
+    "017700000001", "0177.0.0.1", "0177.1", "127.0.0.1.", "127.0.0.1..", "127.0.0.01", "00127.0.0.1", "0xa9fea9fe",
     "0251.0376.0251.0376", "0251.254.169.254", "①②⑦.0.0.1", "\uff11\uff12\uff17.0.0.1", "127。0。0。1",
     "256.256.256.256", "1.2.3.4.5", "8.8.2056", "134744072", "0x08080808", "example.1", "example.0x1",
 ]  # fmt: skip
@@ -201,6 +168,19 @@ def test_an_opened_ipv4_network_is_open_in_ipv6_clothes():
     assert rules.admits("::ffff:10.1.2.3", 9000)
     assert not rules.admits("::ffff:10.2.2.3", 9000)
     assert not rules.admits("fe80::1%eth0", 80)
+
+
+def test_a_closed_network_is_closed_though_it_is_public_or_opened():
+    settings = policy(deny_networks=("2606:4700::/32", "127.0.0.1/32"))
+    assert [settings.rules.admits(address, 443) for address in ("2606:4700::1", "::ffff:127.0.0.1")] == [False] * 2
+    assert settings.rules.admits("2606:4701::1", 443)
+
+
+def test_what_is_connected_to_is_judged_even_if_nothing_before_it_was(site, monkeypatch):
+    monkeypatch.setattr(AddressRules, "parse", lambda _, text: URL(text))
+    with Fetcher() as fetcher:
+        assert refusal(fetcher, site.root + "/a").code == "url_refused"
+    assert site.paths == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -349,7 +329,9 @@ def test_a_final_answer_is_not_asked_for_again(site, fetcher, status, code):
     assert str(status) in str(error)
 
 
-@pytest.mark.parametrize("first", [(429, {"Retry-After": "0"}, b""), (503, {}, b"busy"), (500, {}, b""), drop_the_line])
+@pytest.mark.parametrize(
+    "first", [(429, {"Retry-After": "0"}, b""), (503, {}, b"busy"), (500, {}, b""), (520, {}, b""), drop_the_line]
+)
 def test_a_passing_failure_is_tried_again(site, fetcher, first):
     site.answers["/a"] = [first, first, (200, {}, PICTURE)]
     assert fetcher.fetch(site.root + "/a") == PICTURE
@@ -378,6 +360,9 @@ def test_retry_after_is_read_as_seconds_or_as_a_date():
     in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert retry_after_seconds(in_an_hour) == pytest.approx(3600, abs=30)
     assert [retry_after_seconds(text) for text in ("", "soon", "-1", "1.5e9")] == [None] * 4
+    overflowing = ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 +99999999999999999999")
+    assert [retry_after_seconds(text) for text in overflowing] == [None] * 2
+    assert retry_after_seconds("9" * 400) == float("inf")
 
 
 @pytest.mark.parametrize("seconds_before", ["headers", "body"])
@@ -475,6 +460,24 @@ def test_a_name_that_nobody_knows_is_unreachable_and_asked_for_again_only_if_tha
     assert len(asked) == lookups
 
 
+def test_names_that_nobody_answers_for_do_not_hold_up_those_that_are_good(site, monkeypatch):
+    released = threading.Event()
+
+    def getaddrinfo(host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if str(host).startswith("slow"):
+            released.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with Fetcher(policy(total_seconds=3, max_parallel=40)) as fetcher:
+        outcomes = fetcher.fetch_many(
+            [f"http://slow{i}.test:{site.port}/" for i in range(39)] + [f"http://good.test:{site.port}/"]
+        )
+        released.set()
+    assert [outcome.code for outcome in outcomes[:-1]] == ["fetch_timeout"] * 39
+    assert outcomes[-1] == PICTURE
+
+
 def test_a_certificate_that_nobody_signed_is_not_trusted(tmp_path, fetcher):
     server = Site("127.0.0.1", tls=self_signed(tmp_path))
     try:
@@ -562,6 +565,7 @@ def test_a_data_url_may_hold_just_as_much_as_a_file(size):
     [
         ({"allow_networks": ("10.0.0.0/33",)}, r"'10.0.0.0/33' is not a network such as"),
         ({"allow_networks": ("10.0.0.1/8",)}, r"'10.0.0.1/8' is not a network"),
+        ({"deny_networks": ("mine",)}, r"'mine' is not a network"),
         ({"schemes": ("file",)}, "schemes may hold https, http and data; got 'file'"),
         ({"max_bytes": 0}, "max_bytes must be above 0; got 0"),
         ({"total_seconds": float("nan")}, "total_seconds must be above 0; got nan"),
@@ -571,6 +575,19 @@ def test_a_data_url_may_hold_just_as_much_as_a_file(size):
 def test_a_wrong_policy_is_refused_with_the_setting_and_its_value(settings, says):
     with pytest.raises(ConfigError, match=says):
         FetchPolicy(**settings)
+
+
+def test_the_service_fetches_encrypted_public_urls_and_data_at_a_smaller_cost():
+    job, service = FetchPolicy(), FetchPolicy.service(deny_networks=("198.41.0.0/24",))
+    assert (service.schemes, service.ports, service.allow_networks) == (("https", "data"), (443,), ())
+    assert service.deny_networks == ("198.41.0.0/24",)
+    bounds = ("max_bytes", "connect_seconds", "total_seconds", "max_redirects", "max_attempts", "max_per_host")
+    assert all(getattr(service, bound) < getattr(job, bound) for bound in bounds)
+    with Fetcher(service) as fetcher:
+        urls = ("http://8.8.8.8/", "https://8.8.8.8:80/", "https://10.0.0.1/")
+        assert [refusal(fetcher, url).code for url in urls] == ["url_scheme", "url_refused", "url_refused"]
+        assert fetcher.fetch("data:;base64,") == b""
+    assert FetchPolicy.service(http=True).rules.parse("http://8.8.8.8/")
 
 
 def test_a_fetcher_travels_to_other_processes_as_its_policy(site, fetcher):
