@@ -7,6 +7,7 @@ the device does. Seconds are the processor's own, in turns, so that a machine wi
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -136,7 +137,9 @@ def _difference(ways: dict[str, Act], data: bytes, *, lines: int) -> dict[str, f
 
 
 def _peak_bytes(act: Act, data: bytes) -> int:
-    """What one image adds to the process at its most."""
+    """What one image adds at its most to a process that holds nothing of those before."""
+    Image.core.clear_cache()
+    ctypes.CDLL(None).malloc_trim(0)
     reset_peak_rss()
     before = rss_bytes()
     act(data)

@@ -15,6 +15,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from skipvision.errors import ImageError, InputError
+from skipvision.image_decoders import check_optional
 from skipvision.image_formats import OptionalFormat
 
 Encoded = bytes | Path
@@ -47,6 +48,7 @@ class Sandbox:
 
     def __init__(self, model: str, limits: Limits) -> None:
         self._limits = limits
+        check_optional(limits.image_formats)  # a child that cannot begin would be replaced for ever
         context: Any = get_context("forkserver")
         # What takes seconds to import is imported once; a child that replaces a dead one starts at once.
         context.set_forkserver_preload(["pipelines.decoding"])

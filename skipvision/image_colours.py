@@ -64,7 +64,7 @@ def match_transparency(image: Image.Image) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     """`image` as RGB, transparent parts on white: what a viewer shows, not what hides under the mask."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     layered = image.convert("RGBA")
     canvas = Image.new("RGB", layered.size, "white")
     canvas.paste(layered, mask=layered.getchannel("A"))

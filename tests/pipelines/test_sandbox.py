@@ -17,8 +17,9 @@ import pytest
 
 from pipelines.failpoints import VARIABLE
 from pipelines.sandbox import Limits, Sandbox
+from skipvision.errors import ConfigError
 from skipvision.families import load_preparer
-from skipvision.images import decode_image
+from skipvision.images import ImageLimits, decode_image
 from tests.image_catalogue import CATALOGUE
 from tests.image_files import picture, saved, write_good
 
@@ -82,6 +83,25 @@ def test_images_are_prepared_as_outside(tiny_model: Path) -> None:
     assert seconds > 0
     assert [getattr(each, "code", None) for each, _ in others] == [None, None, "image_bomb"]
     assert sandbox.prepare([]) == []
+
+
+def test_formats_and_smaller_jpegs_reach_the_child(tiny_model: Path) -> None:
+    limits = Limits(seconds=60.0, image_formats=("AVIF",), reduced_decoding=True)
+    avif, jpeg = saved(picture(), "AVIF"), saved(picture(width=1024, height=1024).effect_spread(9), "JPEG")
+    (read, _), (reduced, _) = Sandbox(str(tiny_model), limits).prepare([avif, jpeg])
+    preparer = load_preparer(tiny_model)
+    whole = decode_image(avif, limits=ImageLimits(image_formats=("AVIF",)))
+    assert np.array_equal(read, preparer.prepare(whole))
+    assert np.array_equal(reduced, preparer.prepare(decode_image(jpeg, target=preparer.target_size)))
+    assert not np.array_equal(reduced, preparer.prepare(decode_image(jpeg)))
+
+
+def test_a_machine_without_a_decoder_says_so_instead_of_trying_for_ever(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skipvision.image_decoders._is_installed", lambda _: False)
+    with pytest.raises(ConfigError, match="image_formats names HEIC"):
+        Sandbox(str(tiny_model), Limits(image_formats=("HEIC",)))
 
 
 def test_the_child_ends_with_the_process_that_began_it(tmp_path: Path, tiny_model: Path) -> None:
