@@ -8,6 +8,7 @@ bytes themselves stay where they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv,
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 from skipvision.fetch import is_address
+from skipvision.foreign_types import refuse_foreign_types
 
 IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
 """Looked for in this order when the image column is not named."""
@@ -56,9 +58,10 @@ class InputTable:
             return
         for number, file in enumerate(self.source.files):
             first = 0
-            for piece in self._pieces(file.path):
-                yield self._located(_cast(piece, self.schema), piece, number, first)
-                first += len(piece)
+            with _told(file.path):
+                for piece in self._pieces(file.path):
+                    yield self._located(_cast(piece, self.schema), piece, number, first)
+                    first += len(piece)
 
     def _image_files(self) -> Iterator[pa.Table]:
         """Some thousands of images at a time."""
@@ -214,7 +217,7 @@ def _schema(source: Source, named_columns: list[str]) -> pa.Schema:
         case "images":
             return pa.schema([("path", pa.string())])
         case "parquet":
-            read = pq.read_schema
+            read = _parquet_schema
         case "jsonl":
             read = jsonl_schema
         case "csv":
@@ -222,15 +225,36 @@ def _schema(source: Source, named_columns: list[str]) -> pa.Schema:
             read = partial(csv_schema, text_columns=(*IMAGE_COLUMNS, *named_columns))
     schemas = []
     for file in source.files:
-        try:
+        with _told(file.path):
             schemas.append(read(file.path).remove_metadata())
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"input {file.path} cannot be read: {error}") from error
+            _decode_names(schemas[-1])
     try:
         merged = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigError(f"the files of the input do not fit together: {error}") from error
     return pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """What is wrong with a file, in the words of this program. Some of it is met only when rows are read."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise ConfigError(f"input {path} cannot be read: {error}") from error
+
+
+def _decode_names(fields: pa.Schema | pa.DataType) -> None:
+    """UnicodeDecodeError where a column or a part of one is named in something else than UTF-8."""
+    inner = fields if isinstance(fields, pa.Schema) else [fields.field(part) for part in range(fields.num_fields)]
+    for field in inner:
+        assert isinstance(field.name, str)
+        _decode_names(field.type)
+
+
+def _parquet_schema(path: str) -> pa.Schema:
+    refuse_foreign_types(path)
+    return pq.read_schema(path)
 
 
 def _text_if_untyped(field: pa.Field) -> pa.Field:

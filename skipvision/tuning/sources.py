@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from skipvision.errors import ConfigError, SampleError
+from skipvision.foreign_types import refuse_foreign_types
 
 _WINDOW_ROWS = 4096
 """Rows that are shuffled together at least, where rows are stored in groups."""
@@ -108,8 +109,9 @@ class ParquetRows:
 
         self._path, self.folder = path, path.parent
         try:
+            refuse_foreign_types(path)
             metadata = pq.read_metadata(path)
-        except pa.ArrowInvalid as error:
+        except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{path} is not a Parquet file") from error
         self._groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._ends = [*accumulate(self._groups)]

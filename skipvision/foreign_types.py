@@ -1,0 +1,89 @@
+"""Parquet files whose columns are of types that other programs define: refused, unopened.
+
+Arrow writes the name of such a type into the file, and whoever reads it back is handed to the program that registered
+the name. Ray registers one whose values are pickles, which run what they hold as soon as they are looked at, and others
+whose parameters were pickles once. A job's processes have Ray in them, and its input is not trusted, so the names are
+looked at before Arrow sees them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from os import SEEK_END
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from skipvision.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARROWS_OWN = frozenset({"arrow.bool8", "arrow.fixed_shape_tensor", "arrow.json", "arrow.opaque", "arrow.uuid"})
+
+_MAGIC = b"PAR1"
+_SCHEMA, _SCHEMA_UNREAD = b"ARROW:schema", b"ARROW-schema"
+_TYPE, _TYPE_UNREAD = b"ARROW:extension:name", b"ARROW-extension-name"
+"""What Arrow looks for, and names as long, which it takes for anybody's metadata: its own parsers read the rest."""
+
+
+def refuse_foreign_types(path: str | Path) -> None:
+    """Refuse a Parquet file with a column, or a part of one, of a type that is not Arrow's own.
+
+    Call it before a file that is not trusted is opened by pyarrow. What is no Parquet file passes: opening it says so.
+
+    Raises:
+        ConfigError: there is such a column, or the file describes its columns twice or illegibly.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        footer = _footer(file)
+    if footer is None or _SCHEMA not in footer:
+        return
+    if footer.count(_SCHEMA) > 1:
+        raise ConfigError(f"input {path} describes its columns more than once; write it again")
+    for field in _types_unread(footer, path):
+        name = (field.metadata or {}).get(_TYPE_UNREAD)
+        if name is not None and name.decode(errors="replace") not in ARROWS_OWN:
+            raise ConfigError(
+                f"column {field.name!r} of {path} is of the type {name.decode(errors='replace')!r}, which is another "
+                "program's and is not read here; write it as plain numbers, text, bytes, lists or structs"
+            )
+
+
+def _footer(file: BinaryIO) -> bytes | None:
+    """The metadata at the end of a Parquet file; None if it is none."""
+    size = file.seek(0, SEEK_END)
+    file.seek(max(0, size - 8))
+    end = file.read()
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != _MAGIC or length + 8 > size:
+        return None
+    file.seek(size - 8 - length)
+    return file.read(length)
+
+
+def _types_unread(footer: bytes, path: str | Path) -> Iterator[pa.Field]:
+    """All columns and their parts, of the types that they are stored as."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    unread = footer.replace(_SCHEMA, _SCHEMA_UNREAD)
+    alone = _MAGIC + unread + len(unread).to_bytes(4, "little") + _MAGIC
+    try:
+        described = (pq.read_metadata(pa.BufferReader(alone)).metadata or {})[_SCHEMA_UNREAD]
+        message = base64.b64decode(described, validate=True)
+        schema = pa.ipc.read_schema(pa.py_buffer(message.replace(_TYPE, _TYPE_UNREAD)))
+    except (pa.ArrowException, OSError, KeyError, binascii.Error) as error:
+        raise ConfigError(f"input {path} does not describe its columns as Arrow does; write it again") from error
+    for field in schema:
+        yield from _with_parts(field)
+
+
+def _with_parts(field: pa.Field) -> Iterator[pa.Field]:
+    yield field
+    kind = getattr(field.type, "value_type", None) if field.type.num_fields == 0 else None  # of a dictionary
+    kind = kind or field.type
+    for part in range(kind.num_fields):
+        yield from _with_parts(kind.field(part))
