@@ -41,6 +41,7 @@ PAGES: dict[str, dict[str, Source]] = {
         "resume": Source("resume", tables.resume),
     },
     "docs/fetching.md": {"urls": Source("urls", tables.urls)},
+    "docs/rows.md": {"questions": Source("questions", tables.questions)},
     "docs/training.md": {"training": Source("training", tables.training)},
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }

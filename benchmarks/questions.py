@@ -36,13 +36,13 @@ def measure(
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULT,
 ) -> None:
     """Measure, and write one JSON file."""
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     answers: dict[str, dict[str, str]] = {}
     with TemporaryDirectory() as scratch:
         config = JobConfig(
             input=str(_written(Path(scratch), images, questions, side)), output="", model=model, prompt_column="prompt",
-            key_column="id", max_tokens=8, rows_per_shard=128, ray_address="auto", dtype="float32",
+            key_column="id", max_tokens=8, rows_per_shard=128, dtype="float32",
         )  # fmt: skip
         for number in range(rounds + 1):  # the first one warms up
             for name in list(SETTINGS)[:: 1 if number % 2 == 0 else -1]:

@@ -137,6 +137,31 @@ def memory(result: Result) -> str:
     )
 
 
+def questions(result: Result) -> str:
+    """Several questions about each image: what is done once where rows are grouped, and again where they are not."""
+    most = result["settings"][-1]
+    rows = (
+        (
+            setting["setting"],
+            _spread(setting["seconds"], 1),
+            _ratio(most["seconds"], setting["seconds"]),
+            f"{setting['images_encoded']['median']:,.0f}",
+            f"{setting['prompt_tokens_read']['median']:,.0f}",
+            _spread(setting["prepare_seconds"], 1),
+            _spread(setting["prefill_seconds"], 1),
+        )
+        for setting in result["settings"]
+    )
+    return _table(
+        ("rows", "job s", "faster", "images encoded", "prompt tokens read", "reading and preparing s", "prefill s"),
+        rows,
+        f"{_where(result)} Median (lowest–highest) of {result['rounds']} jobs of {result['questions']} questions about "
+        f"each of {result['images']} JPEG images of {result['side']} pixels a side, model `{result['model']}` in float32, "
+        "the first question about every image before the second. A job's seconds are those of the whole command but for "
+        "the start of Ray: freezing, loading the model, committing, the report. The answers were the same.",
+    )
+
+
 def training(result: Result) -> str:
     """Fine-tuning steps with skipping on against off."""
     what = "adapters" if result["lora"] else "projector and decoder"
