@@ -33,6 +33,7 @@ PAGES: dict[str, dict[str, Source]] = {
         "latency": Source("latency", tables.latency),
         "sweep": Source("sweep", tables.sweep),
         "memory": Source("memory", tables.memory),
+        "decoding": Source("decoding", tables.decoding),
     },
     "docs/evaluation.md": {"quality": Source("quality", tables.quality)},
     "docs/reliability.md": {
