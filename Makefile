@@ -9,7 +9,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench bench-peers faults tables clean
+.PHONY: help setup demo test test-all check format bench bench-peers faults fuzz tables clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,12 @@ $(PEERS_INSTALLED): benchmarks/peers/torch.txt benchmarks/peers/vllm.txt benchma
 
 faults: $(INSTALLED)  ## break jobs at every place in every way and count what is lost; may be stopped and started again
 	$(BIN)/python -m benchmarks.faults
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(INSTALLED)  ## throw made-up input at every reader, FUZZ_SECONDS each, and count what comes of it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 tables: $(INSTALLED)  ## print the tables of README and docs from benchmarks/results
 	$(BIN)/python -m benchmarks.print_tables

@@ -330,6 +330,25 @@ def kernels(result: Result) -> str:
     )
 
 
+def fuzz(result: Result) -> str:
+    """What was tried, and what came of it."""
+    rows = [
+        (
+            target["what"],
+            f"{target['executions']:,}",
+            f"{target['seconds']:,.0f} s",
+            f"{target['edges']:,}",
+            str(target["findings"]),
+        )
+        for target in result["targets"]
+    ]
+    return _table(
+        ("what, and what it may end as", "executions", "time", "branches reached", "findings"),
+        rows,
+        f"{_where(result)} atheris {result['fuzzer']['atheris']}. The time counts starting up.",
+    )
+
+
 def absent_peers(result: Result) -> str:
     """Who did not run, and why, in a line."""
     missing = [f"{engine['name']} ({engine['absent']})" for engine in _absent(result)]

@@ -46,7 +46,7 @@ def jsonl_schema(path: str) -> pa.Schema:
     schema = pa.schema([])
     for rows in _json_chunks(path):
         names = dict.fromkeys(name for row in rows for name in row)
-        found = pa.schema([(name, _column(rows, name, None, path).type) for name in names])
+        found = pa.schema([_field(rows, name, path) for name in names])
         schema = pa.unify_schemas([schema, found], promote_options="permissive")
     return schema
 
@@ -56,6 +56,13 @@ def read_jsonl(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
     for rows in _json_chunks(path):
         columns = [_column(rows, field.name, field.type, path) for field in schema]
         yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def _field(rows: list[dict[str, Any]], name: str, path: str) -> pa.Field:
+    try:
+        return pa.field(name, _column(rows, name, None, path).type)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{path} has a column named {name!r}, which is no text") from error
 
 
 def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType | None, path: str) -> pa.Array:
@@ -90,6 +97,8 @@ def _json_row(line: str, number: int, path: str) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"line {number} of {path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"line {number} of {path} is nested too deeply") from error
     if not isinstance(row, dict):
         raise ConfigError(f"line {number} of {path} is not a JSON object")
     return row

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 DEFAULT_PROMPT = "Describe the image."
 
+MAX_DEPTH = 32
+"""Values inside one another in a file of settings."""
+
 
 def _off_is_a_word(value: Any) -> Any:
     return "off" if value is False else value
@@ -147,6 +150,20 @@ class JobConfig:
             raise ConfigError("prompt is blank; leave it out to have the image described")
 
 
+class _ShallowLoader(yaml.SafeLoader):
+    """Plain values, as `yaml.safe_load` reads them, but no deeper than settings go: time grows with the square."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} values inside one another")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def load(path: Path, kind: type[T]) -> T:
     """Read a YAML file into the dataclass `kind`.
 
@@ -154,10 +171,12 @@ def load(path: Path, kind: type[T]) -> T:
         ConfigError: naming the file and, for each problem, the dotted path of the setting.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    try:
+        settings = yaml.load(text, _ShallowLoader)
+    except Exception as error:  # 2026-13-45, `!!bool x`: PyYAML raises nearly any kind
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     return check(settings or {}, kind, origin=str(path))
 

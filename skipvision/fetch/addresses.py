@@ -134,7 +134,7 @@ def _url(text: str) -> URL:
     try:
         url = URL(text, encoded=_PLAIN.fullmatch(text) is not None)
         _ = url.port, url.raw_host  # parsed on first use; a wrong one raises here
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # IndexError: http://[a]@/, which the parser itself trips over
         raise FetchError("the URL cannot be read; check its spelling", code="url_invalid") from error
     return url
 

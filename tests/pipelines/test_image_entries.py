@@ -10,13 +10,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.web_site import Site
 
 from pipelines.job import run
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 from tests.image_catalogue import CATALOGUE, write
 from tests.image_files import picture, saved
-from tests.web_site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
