@@ -1,20 +1,29 @@
 """Which files a job's input is: a folder, a glob or one file, sorted into images or tables, the rest listed.
 
-Only names, sizes and times are looked at here; `tables` reads what is inside.
+They stand on a disk or in an object store; one file may be at a web address. Only names, sizes and times are looked at
+here; `tables` reads what is inside.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
+import obstore
+
+from pipelines.references import folder_of
+from pipelines.store_listing import find_objects, is_glob, literal_folder
+from pipelines.stores import in_store
 from skipvision.errors import ConfigError
+from skipvision.fetch import is_address
 
-Kind = Literal["images", "parquet", "jsonl", "csv"]
+Kind = Literal["images", "parquet", "jsonl", "csv", "tar"]
 
 SUFFIXES: dict[Kind, frozenset[str]] = {
     # Formats that are not decoded are images too: their rows end as an error that says so, instead of not at all.
@@ -25,6 +34,7 @@ SUFFIXES: dict[Kind, frozenset[str]] = {
     "parquet": frozenset({".parquet", ".pq"}),
     "jsonl": frozenset({".jsonl", ".ndjson"}),
     "csv": frozenset({".csv"}),
+    "tar": frozenset({".tar"}),
 }
 
 
@@ -33,9 +43,12 @@ class SourceFile:
     """One file as it stood when it was listed."""
 
     path: str
-    """Absolute."""
+    """Absolute, or an address."""
     size_bytes: int
     mtime_ns: int
+    """0 where a tag tells more."""
+    tag: str | None = None
+    """What a store or a table of versions calls this content of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,19 +61,30 @@ class Source:
     """Each file as the user would say it: relative to the folder or the pattern."""
     others: tuple[str, ...]
     """Files in the folder that are of another kind; they are not read."""
+    root: str | None = None
+    """The folder in a store that all of this is from; None if it is not from one."""
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it is one file behind a web address, which is read once and not looked at again."""
+        return any(is_address(file.path) and not in_store(file.path) for file in self.files)
 
 
 def find_source(pattern: str) -> Source:
     """List what `pattern` stands for.
 
     Args:
-        pattern: a folder, which is searched through all its folders, a file, or a glob (`**` for any folders).
+        pattern: a folder, which is searched through all its folders, a file, or a glob (`**` for any folders), on a
+            disk or in a store; or the web address of one file.
 
     Raises:
-        ConfigError: there is nothing, or several kinds of tables, or a kind that is not read.
+        ConfigError: there is nothing, or several kinds of tables, or a kind that is not read, or a store that cannot
+            be listed.
     """
-    if "://" in pattern:
-        raise ConfigError(f"input {pattern} is an address; give a path on a disk that all machines of the job can read")
+    if in_store(pattern):
+        return _from_store(pattern)
+    if is_address(pattern):
+        return _from_web(pattern)
     if os.path.isdir(pattern):
         return _from_folder(Path(pattern))
     if os.path.isfile(pattern):
@@ -72,36 +96,73 @@ def find_source(pattern: str) -> Source:
 
 def is_gone(pattern: str) -> bool:
     """Whether there is nothing at all where the input was."""
+    if in_store(pattern):
+        return not find_objects(pattern)
+    if is_address(pattern):
+        return True
     return not os.path.lexists(pattern) and not any(True for _ in glob.iglob(pattern, recursive=True))
 
 
 def _from_folder(folder: Path) -> Source:
-    """Images if there are any, else tables of the one kind that is there."""
-    names = sorted(_names_under(folder))
-    kinds = {kind for name in names if (kind := _kind_of(name)) is not None}
-    if not kinds:
-        found = f"{len(names)} other files" if names else "no file at all"
-        raise ConfigError(f"input {folder} is empty: no image and no table in it, {found}")
-    kind = "images" if "images" in kinds else _only(kinds, str(folder))
-    chosen = [name for name in names if _kind_of(name) == kind]
-    others = tuple(_readable(name) for name in names if _kind_of(name) != kind)
-    return _source(kind, chosen, [folder / name for name in chosen], others)
+    kind, chosen, others = _sorted_out(sorted(_names_under(folder)), str(folder))
+    return Source(kind=kind, files=_stats(folder / name for name in chosen), names=chosen, others=others)
 
 
 def _one_kind(pattern: str, names: list[str]) -> Source:
     """Files that were named, all of one kind."""
+    kind = _named_kind(names, pattern)
+    return Source(kind=kind, files=_stats(map(Path, names)), names=tuple(names), others=())
+
+
+def _from_store(pattern: str) -> Source:
+    found = {address: _listed(address, meta) for address, meta in find_objects(pattern).items()}
+    if set(found) == {pattern} or is_glob(pattern):
+        root = folder_of(pattern) if pattern in found else literal_folder(pattern)
+        return Source(
+            kind=_named_kind([*found], pattern), files=tuple(found.values()), names=tuple(found), others=(), root=root
+        )
+    folder = f"{pattern.rstrip('/')}/"
+    kind, names, others = _sorted_out([name.removeprefix(folder) for name in found], pattern)
+    files = tuple(found[folder + name] for name in names)
+    return Source(kind=kind, files=files, names=names, others=others, root=folder)
+
+
+def _listed(address: str, meta: obstore.ObjectMeta) -> SourceFile:
+    tag = meta["e_tag"]
+    changed_ns = 0 if tag else round(meta["last_modified"].timestamp() * 1e9)
+    return SourceFile(address, meta["size"], changed_ns, tag)
+
+
+def _from_web(address: str) -> Source:
+    """One file, of a kind that its address says; whether it is there shows when it is fetched."""
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise ConfigError(f"input {address} is an address of no kind that is read; use s3, gs, az, https or http")
+    kind = _named_kind([urlsplit(address).path], address)
+    return Source(kind=kind, files=(SourceFile(address, 0, 0),), names=(address,), others=())
+
+
+def _sorted_out(names: Sequence[str], folder: str) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
+    """The kind of a folder, the files of it, and the others: images if there are any, else the one kind of tables."""
+    kinds = {kind for name in names if (kind := _kind_of(name)) is not None}
+    if not kinds:
+        _refuse_packed(names, folder)
+        found = f"{len(names)} other files" if names else "no file at all"
+        raise ConfigError(f"input {folder} is empty: no image and no table in it, {found}")
+    kind = "images" if "images" in kinds else _only(kinds, folder)
+    others = tuple(_readable(name) for name in names if _kind_of(name) != kind)
+    return kind, tuple(name for name in names if _kind_of(name) == kind), others
+
+
+def _named_kind(names: Sequence[str], pattern: str) -> Kind:
+    """The one kind of files that were named."""
     if not names:
         raise ConfigError(f"input {pattern} is empty: it matches no file")
     unknown = [name for name in names if _kind_of(name) is None]
+    _refuse_packed(unknown, pattern)
     if unknown:
         known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in sorted(suffixes))
         raise ConfigError(f"input {unknown[0]} is of no kind that is read here ({known})")
-    return _source(_only({kind for name in names if (kind := _kind_of(name))}, pattern), names, map(Path, names), ())
-
-
-def _source(kind: Kind, names: list[str], paths: Iterable[Path], others: tuple[str, ...]) -> Source:
-    files = tuple(_stat(path.absolute()) for path in paths)
-    return Source(kind=kind, files=files, names=tuple(names), others=others)
+    return _only({kind for name in names if (kind := _kind_of(name))}, pattern)
 
 
 def _names_under(folder: Path) -> Iterator[str]:
@@ -119,10 +180,23 @@ def _kind_of(name: str) -> Kind | None:
     return next((kind for kind, suffixes in SUFFIXES.items() if suffix in suffixes), None)
 
 
+def _refuse_packed(names: Sequence[str], where: str) -> None:
+    packed = [name for name in names if re.search(r"\.(tgz|tar\.\w+)$", name, re.IGNORECASE)]
+    if packed:
+        raise ConfigError(
+            f"input {where} holds a packed tar, {packed[0]}, in which no image can be found by its place; "
+            "unpack it to a plain .tar first, for example with gunzip"
+        )
+
+
 def _only(kinds: set[Kind], where: str) -> Kind:
     if len(kinds) > 1:
         raise ConfigError(f"input {where} holds several kinds ({', '.join(sorted(kinds))}); name one of them")
     return next(iter(kinds))
+
+
+def _stats(paths: Iterable[Path]) -> tuple[SourceFile, ...]:
+    return tuple(_stat(path.absolute()) for path in paths)
 
 
 def _stat(path: Path) -> SourceFile:

@@ -6,28 +6,32 @@ an address, or which row of which Parquet file holds the bytes. The bytes themse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.location import IMAGES, PLACES, Location
+from pipelines.opening import Opener, opened, without_secrets
+from pipelines.references import NOWHERE, resolve
 from pipelines.sources import Source
+from pipelines.stores import FAILURES, first_line, store_failures
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
+from pipelines.webdataset import read_tar, tar_schema
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-from skipvision.fetch import is_address
 
 IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
 """Looked for in this order when the image column is not named."""
 
-ImageKind = Literal["reference", "embedded"]
-"""`reference`: a path or an address; `embedded`: bytes, or a struct of bytes and path."""
+ImageKind = Literal["reference", "embedded", "member"]
+"""`reference`: a path or an address; `embedded`: bytes, or a struct of bytes and path; `member`: files in a tar."""
+
+_CARRIED_ROWS = 64
+"""Read at a time where the images themselves come with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +41,17 @@ class InputTable:
     source: Source
     schema: pa.Schema
     """The user's columns, without the image where it is embedded."""
-    image_column: str
+    image_column: str | None
+    """None where images stand in no column."""
     image_kind: ImageKind
+    open_file: Opener
+    open_stores: tuple[str, ...]
+    """Folders in stores that rows may point into."""
+
+    @property
+    def carries_images(self) -> bool:
+        """Whether images go into the frozen input themselves, since a task could not find them again where they are."""
+        return self.image_kind != "reference" and self.source.is_fetched
 
     def thin_tables(self) -> Iterator[pa.Table]:
         """All rows in order, in tables of any size: the user's columns, then `IMAGES`."""
@@ -47,9 +60,10 @@ class InputTable:
             return
         for number, file in enumerate(self.source.files):
             first = 0
-            for piece in self._pieces(file.path):
-                yield self._located(_cast(piece, self.schema), piece, number, first)
-                first += len(piece)
+            with store_failures(f"input {without_secrets(file.path)} cannot be read"):
+                for piece in self._pieces(file.path, number):
+                    yield self._located(_cast(piece, self.schema), piece, number, first)
+                    first += len(piece)
 
     def _image_files(self) -> Iterator[pa.Table]:
         """Some thousands of images at a time."""
@@ -58,31 +72,42 @@ class InputTable:
             paths = [file.path for file in self.source.files[first : first + CHUNK_ROWS]]
             yield _with_places(pa.table([pa.array(names, pa.string())], schema=self.schema), map(Location, paths))
 
-    def _pieces(self, path: str) -> Iterator[pa.Table]:
-        """One file of tables, as the user wrote it but for embedded images."""
+    def _pieces(self, path: str, number: int) -> Iterator[pa.Table]:
+        """One file of tables, as the user wrote it; embedded images only where they are carried along."""
         match self.source.kind:
             case "parquet":
-                columns = [name for name in pq.read_schema(path).names if name in self.schema.names]
-                yield from map(_as_table, pq.ParquetFile(path).iter_batches(CHUNK_ROWS, columns=columns))
+                file = pq.ParquetFile(self.open_file(path))
+                wanted = [*self.schema.names, *([self.image_column] if self.carries_images else [])]
+                columns = [name for name in file.schema_arrow.names if name in wanted]
+                rows = _CARRIED_ROWS if self.carries_images else CHUNK_ROWS
+                yield from map(_as_table, file.iter_batches(rows, columns=columns))
             case "jsonl":
-                yield from read_jsonl(path, self.schema)
+                yield from read_jsonl(self.open_file(path), self.schema, path)
             case "csv":
-                yield from read_csv(path, dict(zip(self.schema.names, self.schema.types, strict=True)))
+                types = dict(zip(self.schema.names, self.schema.types, strict=True))
+                yield from read_csv(self.open_file(path), types)
+            case "tar":
+                yield from read_tar(self.open_file(path), self.schema, path, number, carry=self.carries_images)
 
     def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
         """Say for each row of a piece, which begins with row `first` of file `number`, where its image is."""
+        if IMAGES in piece.column_names:
+            return thin.append_column(pa.field(IMAGES, PLACES), piece.column(IMAGES))
+        path = self.source.files[number].path
+        if self.carries_images:
+            values = piece.column(self.image_column).to_pylist()
+            return _with_places(thin, (self._carried(value, path) for value in values))
         if self.image_kind == "embedded":
             return _with_places(thin, (Location(file=number, row=first + row) for row in range(len(piece))))
-        folder = Path(self.source.files[number].path).parent
         references = thin.column(self.image_column).cast(pa.string()).to_pylist()
-        return _with_places(thin, (Location(resolve(reference, folder)) for reference in references))
+        return _with_places(thin, (resolve(reference, path, self.open_stores) for reference in references))
 
-
-def resolve(reference: str | None, folder: Path) -> str | None:
-    """A path or address as a row names it -> an absolute path or an address; None if it names none."""
-    if reference is None or not reference.strip():
-        return None
-    return reference if is_address(reference) else str(folder / reference)
+    def _carried(self, value: Any, path: str) -> Location:
+        """An embedded image, or what the path beside its missing bytes stands for."""
+        content = value["bytes"] if isinstance(value, dict) else value
+        if content is not None:
+            return Location(content=content)
+        return resolve(value.get("path"), path, self.open_stores) if isinstance(value, dict) else NOWHERE
 
 
 def open_table(source: Source, config: JobConfig) -> InputTable:
@@ -92,9 +117,9 @@ def open_table(source: Source, config: JobConfig) -> InputTable:
         ConfigError: a column is missing or of a type that cannot be used, or a file cannot be read.
     """
     named = (config.image_column, config.prompt_column, config.key_column)
-    schema = _schema(source, [name for name in named if name])
-    image = _image_column(schema, config.image_column)
-    kind = _image_kind(schema.field(image))
+    source, open_file = opened(source, config)
+    source, schema = _surveyed(source, open_file, [name for name in named if name])
+    image, kind = _image_of(source, schema, config.image_column)
     for column in (config.prompt_column, config.key_column):
         if column is not None:
             _check_column(schema, column)
@@ -103,7 +128,24 @@ def open_table(source: Source, config: JobConfig) -> InputTable:
         raise ConfigError(f"prompt column {config.prompt_column!r} holds {found}, not text")
     if kind == "embedded":
         schema = schema.remove(schema.get_field_index(image))
-    return InputTable(source=source, schema=schema, image_column=image, image_kind=kind)
+    return InputTable(
+        source=source,
+        schema=schema,
+        image_column=image,
+        image_kind=kind,
+        open_file=open_file,
+        open_stores=(*([source.root] if source.root else []), *config.allow_stores),
+    )
+
+
+def _image_of(source: Source, schema: pa.Schema, wish: str | None) -> tuple[str | None, ImageKind]:
+    """The image column, and how it holds images."""
+    if source.kind == "tar":
+        if wish is not None:
+            raise ConfigError(f"image_column is {wish!r}, and the images of a tar are files in it; leave it out")
+        return None, "member"
+    image = _image_column(schema, wish)
+    return image, _image_kind(schema.field(image))
 
 
 def _image_column(schema: pa.Schema, wish: str | None) -> str:
@@ -145,29 +187,42 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _schema(source: Source, named_columns: list[str]) -> pa.Schema:
-    """The columns of all files together; a column without any value is text."""
-    match source.kind:
-        case "images":
-            return pa.schema([("path", pa.string())])
-        case "parquet":
-            read = pq.read_schema
-        case "jsonl":
-            read = jsonl_schema
-        case "csv":
-            # Keys and names such as 007 are text, whatever they look like.
-            read = partial(csv_schema, text_columns=(*IMAGE_COLUMNS, *named_columns))
-    schemas = []
-    for file in source.files:
+def _surveyed(source: Source, open_file: Opener, named_columns: list[str]) -> tuple[Source, pa.Schema]:
+    """The columns of all files together; a column without any value is text. With the source, which knows more of what
+    is not read now."""
+    if source.kind == "images":
+        return source, pa.schema([("path", pa.string())])
+    schemas, others = [], list(source.others)
+    for file, name in zip(source.files, source.names, strict=True):
         try:
-            schemas.append(read(file.path).remove_metadata())
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigError(f"input {file.path} cannot be read: {error}") from error
+            schema, passed_over = _file_schema(source, file.path, open_file, named_columns)
+        except (*FAILURES, pa.ArrowException) as error:
+            raise ConfigError(f"input {without_secrets(file.path)} cannot be read: {first_line(error)}") from error
+        schemas.append(schema.remove_metadata())
+        others += [f"{name}: {number} .{kind}" for kind, number in sorted(passed_over.items())]
     try:
         merged = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigError(f"the files of the input do not fit together: {error}") from error
-    return pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
+    schema = pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
+    return replace(source, others=tuple(others)), schema
+
+
+def _file_schema(
+    source: Source, path: str, open_file: Opener, named_columns: list[str]
+) -> tuple[pa.Schema, Mapping[str, int]]:
+    """The columns of one file, and how much of which kinds in it is not read."""
+    match source.kind:
+        case "parquet":
+            return pq.read_schema(open_file(path)), {}
+        case "jsonl":
+            return jsonl_schema(open_file(path), path), {}
+        case "csv":
+            # Keys and names such as 007 are text, whatever they look like.
+            return csv_schema(open_file(path), text_columns=(*IMAGE_COLUMNS, *named_columns)), {}
+        case "tar":
+            return tar_schema(open_file(path), path)
+    raise AssertionError(f"{source.kind} is no kind of table")
 
 
 def _text_if_untyped(field: pa.Field) -> pa.Field:
