@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.arrow_files import read_arrow
 from pipelines.location import Location
 from pipelines.references import common_folder, resolve
 from pipelines.sandbox import Encoded as Sound
-from pipelines.stores import Stores, in_store, store_failures, too_large
+from pipelines.stores import Stores, in_store, is_damage, store_failures, too_large
 from skipvision.errors import FetchError, ImageError, InputError
 from skipvision.fetch import Fetcher, FetchPolicy, is_address
 from skipvision.images import DEFAULT_LIMITS
@@ -86,7 +88,7 @@ class Source:
 
 
 def read_embedded(paths: Sequence[str], files: list[int], rows: list[int], column: str) -> list[Any]:
-    """Images out of Parquet files: bytes, a path or address, an error, or None.
+    """Images out of columns of Parquet or Arrow files: bytes, a path or address, an error, or None.
 
     Args:
         paths: all source files.
@@ -98,40 +100,57 @@ def read_embedded(paths: Sequence[str], files: list[int], rows: list[int], colum
     wanted: dict[int, list[int]] = {}
     for file, row in zip(files, rows, strict=True):
         wanted.setdefault(file, []).append(row)
-    images = {}
+    images: dict[tuple[int, int], Any] = {}
     for file, numbers in wanted.items():
-        with _reading(paths[file]) as opened:
-            for row, value in _column_rows(opened, column, set(numbers)):
-                images[file, row] = _from_struct(value, paths[file], paths) if isinstance(value, dict) else value
+        images |= {(file, row): image for row, image in _file_rows(paths[file], column, set(numbers), paths).items()}
     return [images[place] for place in zip(files, rows, strict=True)]
 
 
-@contextmanager
-def _reading(path: str) -> Iterator[Any]:
-    """A source file for pyarrow to open; a store's failures are told as such."""
-    if not in_store(path):
-        yield path
-        return
-    with store_failures(f"{path} cannot be read"), Stores().open(path) as file:
-        yield file
+def _file_rows(path: str, column: str, rows: set[int], tables: Sequence[str]) -> dict[int, Any]:
+    """Images out of one file, by the rows they are in; of rows that a damaged file does not give, an error."""
+    found: dict[int, Any] = dict.fromkeys(rows, _DAMAGED)
+    with store_failures(f"{path} cannot be read"), _opened(path) as source:
+        try:
+            for row, value in _column_rows(source, column, rows):
+                found[row] = _from_struct(value, path, tables) if isinstance(value, dict) else value
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+    return found
+
+
+_DAMAGED = ImageError("the table is damaged where the image should be", code="image_unreadable")
+
+
+def _opened(path: str) -> Any:
+    """A source file for pyarrow to open."""
+    return Stores().open(path) if in_store(path) else nullcontext(path)
 
 
 def _column_rows(source: Any, column: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
-    """Some rows of one column, by their numbers; only row groups that hold any are read, a few rows at a time."""
-    file, at = pq.ParquetFile(source), 0
+    """Some rows of one column, by their numbers, ascending."""
+    if isinstance(source, str) and source.endswith(".arrow"):
+        yield from _picked(read_arrow(source, [column], _ROWS_AT_ONCE), 0, sorted(rows))
+    else:
+        yield from _parquet_rows(pq.ParquetFile(source), column, rows)
+
+
+def _parquet_rows(file: pq.ParquetFile, column: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
+    """Only row groups that hold any of the rows are read, a few rows at a time."""
+    at = 0
     for group in range(file.num_row_groups):
         stop = at + file.metadata.row_group(group).num_rows
         here = sorted(row for row in rows if at <= row < stop)
         if here:
-            yield from _group_rows(file, group, column, at, here)
+            yield from _picked(file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]), at, here)
         at = stop
 
 
-def _group_rows(file: pq.ParquetFile, group: int, column: str, at: int, rows: list[int]) -> Iterator[tuple[int, Any]]:
-    """Rows of one row group, ascending; `at` is the number of its first."""
+def _picked(batches: Iterable[pa.RecordBatch], at: int, rows: list[int]) -> Iterator[tuple[int, Any]]:
+    """Rows of batches of one column, ascending; `at` is the number of the first of them."""
     waiting = iter(rows)
     row: int | None = next(waiting)
-    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
+    for batch in batches:
         values = batch.column(0)
         while row is not None and row < at + len(batch):
             yield row, values[row - at].as_py()

@@ -9,21 +9,22 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 import obstore
 
+from pipelines.huggingface import FILE_NAME, metadata_files, saved_files
 from pipelines.references import folder_of
 from pipelines.store_listing import find_objects, is_glob, literal_folder
-from pipelines.stores import in_store
+from pipelines.stores import Stores, in_store
 from skipvision.errors import ConfigError
 from skipvision.fetch import is_address
 
-Kind = Literal["images", "parquet", "jsonl", "csv", "tar"]
+Kind = Literal["images", "parquet", "jsonl", "csv", "tar", "arrow"]
 
 SUFFIXES: dict[Kind, frozenset[str]] = {
     # Formats that are not decoded are images too: their rows end as an error that says so, instead of not at all.
@@ -35,6 +36,7 @@ SUFFIXES: dict[Kind, frozenset[str]] = {
     "jsonl": frozenset({".jsonl", ".ndjson"}),
     "csv": frozenset({".csv"}),
     "tar": frozenset({".tar"}),
+    "arrow": frozenset({".arrow"}),
 }
 
 
@@ -63,6 +65,9 @@ class Source:
     """Files in the folder that are of another kind; they are not read."""
     root: str | None = None
     """The folder in a store that all of this is from; None if it is not from one."""
+
+    image_column: str | None = None
+    """What the layout of the folder says of where images are named."""
 
     @property
     def is_fetched(self) -> bool:
@@ -104,8 +109,9 @@ def is_gone(pattern: str) -> bool:
 
 
 def _from_folder(folder: Path) -> Source:
-    kind, chosen, others = _sorted_out(sorted(_names_under(folder)), str(folder))
-    return Source(kind=kind, files=_stats(folder / name for name in chosen), names=chosen, others=others)
+    sorted_out = _sorted_out(sorted(_names_under(folder)), str(folder), lambda name: (folder / name).read_bytes())
+    files = _stats(folder / name for name in sorted_out.names)
+    return Source(files=files, **asdict(sorted_out))
 
 
 def _one_kind(pattern: str, names: list[str]) -> Source:
@@ -122,9 +128,10 @@ def _from_store(pattern: str) -> Source:
             kind=_named_kind([*found], pattern), files=tuple(found.values()), names=tuple(found), others=(), root=root
         )
     folder = f"{pattern.rstrip('/')}/"
-    kind, names, others = _sorted_out([name.removeprefix(folder) for name in found], pattern)
-    files = tuple(found[folder + name] for name in names)
-    return Source(kind=kind, files=files, names=names, others=others, root=folder)
+    names = [name.removeprefix(folder) for name in found]
+    sorted_out = _sorted_out(names, pattern.rstrip("/"), lambda name: Stores().open(folder + name).read())
+    files = tuple(found[folder + name] for name in sorted_out.names)
+    return Source(files=files, root=folder, **asdict(sorted_out))
 
 
 def _listed(address: str, meta: obstore.ObjectMeta) -> SourceFile:
@@ -141,16 +148,38 @@ def _from_web(address: str) -> Source:
     return Source(kind=kind, files=(SourceFile(address, 0, 0),), names=(address,), others=())
 
 
-def _sorted_out(names: Sequence[str], folder: str) -> tuple[Kind, tuple[str, ...], tuple[str, ...]]:
-    """The kind of a folder, the files of it, and the others: images if there are any, else the one kind of tables."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SortedOut:
+    """What of a folder is read; the same as in `Source`."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    image_column: str | None = None
+
+
+def _sorted_out(names: Sequence[str], folder: str, read: Callable[[str], bytes]) -> _SortedOut:
+    """Images if there are any, or the table beside them that says more of them; else the one kind of tables."""
+    if saved := saved_files(names, read, folder):
+        return _SortedOut(kind="arrow", names=tuple(saved), others=_all_but(names, saved))
     kinds = {kind for name in names if (kind := _kind_of(name)) is not None}
     if not kinds:
         _refuse_packed(names, folder)
         found = f"{len(names)} other files" if names else "no file at all"
         raise ConfigError(f"input {folder} is empty: no image and no table in it, {found}")
-    kind = "images" if "images" in kinds else _only(kinds, folder)
-    others = tuple(_readable(name) for name in names if _kind_of(name) != kind)
-    return kind, tuple(name for name in names if _kind_of(name) == kind), others
+    chosen = [name for name in names if _kind_of(name) == "images"]
+    if chosen and (tables := metadata_files(names)):
+        kind = _only({kind for name in tables if (kind := _kind_of(name))}, folder)
+        others = _all_but(names, [*tables, *chosen])
+        return _SortedOut(kind=kind, names=tuple(tables), others=others, image_column=FILE_NAME)
+    kind = "images" if chosen else _only(kinds, folder)
+    chosen = chosen or [name for name in names if _kind_of(name) == kind]
+    return _SortedOut(kind=kind, names=tuple(chosen), others=_all_but(names, chosen))
+
+
+def _all_but(names: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
+    without = set(chosen)
+    return tuple(_readable(name) for name in names if name not in without)
 
 
 def _named_kind(names: Sequence[str], pattern: str) -> Kind:

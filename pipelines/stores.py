@@ -16,6 +16,7 @@ from io import BufferedReader, RawIOBase
 from typing import BinaryIO
 
 import obstore
+import pyarrow as pa
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
 from obstore.store import ObjectStore, from_url
 
@@ -138,6 +139,14 @@ def store_failures(what: str) -> Iterator[None]:
         yield
     except FAILURES as error:
         raise StorageError(f"{what}: {first_line(error)}") from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what pyarrow raised is about what a file holds; an error of a disk or a store has a number or a class of
+    its own."""
+    if isinstance(error, OSError):
+        return type(error) is OSError and error.errno is None
+    return isinstance(error, pa.ArrowException)
 
 
 def first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ an address, or which row of which Parquet file holds the bytes. The bytes themse
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.arrow_files import arrow_schema, read_arrow
 from pipelines.location import IMAGES, PLACES, Location
 from pipelines.opening import Opener, opened, without_secrets
 from pipelines.references import NOWHERE, resolve
 from pipelines.sources import Source
-from pipelines.stores import FAILURES, first_line, store_failures
+from pipelines.stores import FAILURES, first_line, is_damage, store_failures
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
 from pipelines.webdataset import read_tar, tar_schema
 from skipvision.config import JobConfig
@@ -50,8 +52,10 @@ class InputTable:
 
     @property
     def carries_images(self) -> bool:
-        """Whether images go into the frozen input themselves, since a task could not find them again where they are."""
-        return self.image_kind != "reference" and self.source.is_fetched
+        """Whether images go into the frozen input themselves, since a task could not find them again where they are:
+        behind a web address, or in the middle of a stream that is not on a disk."""
+        lost = self.source.is_fetched or (self.source.kind == "arrow" and self.source.root is not None)
+        return self.image_kind != "reference" and lost
 
     def thin_tables(self) -> Iterator[pa.Table]:
         """All rows in order, in tables of any size: the user's columns, then `IMAGES`."""
@@ -60,7 +64,7 @@ class InputTable:
             return
         for number, file in enumerate(self.source.files):
             first = 0
-            with store_failures(f"input {without_secrets(file.path)} cannot be read"):
+            with _reading(file.path):
                 for piece in self._pieces(file.path, number):
                     yield self._located(_cast(piece, self.schema), piece, number, first)
                     first += len(piece)
@@ -74,12 +78,14 @@ class InputTable:
 
     def _pieces(self, path: str, number: int) -> Iterator[pa.Table]:
         """One file of tables, as the user wrote it; embedded images only where they are carried along."""
+        wanted = [*self.schema.names, *([self.image_column] if self.carries_images else [])]
+        rows = _CARRIED_ROWS if self.carries_images else CHUNK_ROWS
         match self.source.kind:
+            case "arrow":
+                yield from map(_as_table, read_arrow(_mapped(self.source, path, self.open_file), wanted, rows))
             case "parquet":
                 file = pq.ParquetFile(self.open_file(path))
-                wanted = [*self.schema.names, *([self.image_column] if self.carries_images else [])]
                 columns = [name for name in file.schema_arrow.names if name in wanted]
-                rows = _CARRIED_ROWS if self.carries_images else CHUNK_ROWS
                 yield from map(_as_table, file.iter_batches(rows, columns=columns))
             case "jsonl":
                 yield from read_jsonl(self.open_file(path), self.schema, path)
@@ -108,6 +114,19 @@ class InputTable:
         if content is not None:
             return Location(content=content)
         return resolve(value.get("path"), path, self.open_stores) if isinstance(value, dict) else NOWHERE
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """What goes wrong with one file inside the `with` block, by whose it is to mend."""
+    what = f"input {without_secrets(path)} cannot be read"
+    with store_failures(what):
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+            raise ConfigError(f"{what}: it is damaged: {first_line(error)}") from error
 
 
 def open_table(source: Source, config: JobConfig) -> InputTable:
@@ -144,7 +163,7 @@ def _image_of(source: Source, schema: pa.Schema, wish: str | None) -> tuple[str 
         if wish is not None:
             raise ConfigError(f"image_column is {wish!r}, and the images of a tar are files in it; leave it out")
         return None, "member"
-    image = _image_column(schema, wish)
+    image = _image_column(schema, wish or source.image_column)
     return image, _image_kind(schema.field(image))
 
 
@@ -215,6 +234,8 @@ def _file_schema(
     match source.kind:
         case "parquet":
             return pq.read_schema(open_file(path)), {}
+        case "arrow":
+            return arrow_schema(_mapped(source, path, open_file)), {}
         case "jsonl":
             return jsonl_schema(open_file(path), path), {}
         case "csv":
@@ -223,6 +244,11 @@ def _file_schema(
         case "tar":
             return tar_schema(open_file(path), path)
     raise AssertionError(f"{source.kind} is no kind of table")
+
+
+def _mapped(source: Source, path: str, open_file: Opener) -> Any:
+    """A file for Arrow to read: on a disk its path, so that what is not looked at is not read."""
+    return open_file(path) if source.root is not None or source.is_fetched else path
 
 
 def _text_if_untyped(field: pa.Field) -> pa.Field:

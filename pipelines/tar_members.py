@@ -47,7 +47,7 @@ def members(file: Any, path: str) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=bounded, mode="r:") as tar:
             while (found := tar.next()) is not None:
-                tar.members.clear()  # it would remember all of them
+                vars(tar)["members"].clear()  # it would remember all of them
                 _check(found, size)
                 if not found.isdir():
                     yield Member(found.name, found.offset_data, found.size)
