@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.arrow_files import read_arrow
+from pipelines.lakes import is_lance, lance_rows
 from pipelines.location import Location
 from pipelines.references import common_folder, resolve
 from pipelines.sandbox import Encoded as Sound
@@ -124,13 +125,15 @@ _DAMAGED = ImageError("the table is damaged where the image should be", code="im
 
 def _opened(path: str) -> Any:
     """A source file for pyarrow to open."""
-    return Stores().open(path) if in_store(path) else nullcontext(path)
+    return Stores().open(path) if in_store(path) and not is_lance(path) else nullcontext(path)
 
 
 def _column_rows(source: Any, column: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
     """Some rows of one column, by their numbers, ascending."""
     if isinstance(source, str) and source.endswith(".arrow"):
         yield from _picked(read_arrow(source, [column], _ROWS_AT_ONCE), 0, sorted(rows))
+    elif isinstance(source, str) and is_lance(source):
+        yield from lance_rows(source, column, sorted(rows))
     else:
         yield from _parquet_rows(pq.ParquetFile(source), column, rows)
 

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
+from pipelines.lakes import is_still_there
 from pipelines.layout import PLAN
 from pipelines.location import IMAGES
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
 from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY
-from pipelines.sources import Source
+from pipelines.source_files import Source
 from pipelines.tables import InputTable
 from pipelines.webdataset import KEY
 from skipvision.config import JobConfig
@@ -85,7 +86,10 @@ def check_same_input(plan: JobPlan, source: Source, folder: JobFolder, *, finish
         return  # all of it that is needed was frozen
     listed = read_table(folder, sources_name(plan.input_id))
     before = dict(zip(listed["path"].to_pylist(), _stamps(listed), strict=True))
-    now = {file.path: (file.size_bytes, file.mtime_ns, file.tag) for file in source.files}
+    if source.version is not None:  # the job goes on with the version it began with, which has only to be there
+        now = {path: stamp for path, stamp in before.items() if is_still_there(path)}
+    else:
+        now = {file.path: (file.size_bytes, file.mtime_ns, file.tag) for file in source.files}
     changes = {
         "changed": sorted(path for path in before.keys() & now.keys() if before[path] != now[path]),
         "new": sorted(now.keys() - before.keys()),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from pipelines.sources import Source, SourceFile
+from pipelines.source_files import Source, SourceFile
 from pipelines.stores import Stores, in_store
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError, FetchError

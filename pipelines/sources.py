@@ -12,67 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import obstore
 
 from pipelines.huggingface import FILE_NAME, metadata_files, saved_files
+from pipelines.lakes import DELTA_LOG, delta_source, find_lake
 from pipelines.references import folder_of
+from pipelines.source_files import SUFFIXES, Kind, Source, SourceFile
 from pipelines.store_listing import find_objects, is_glob, literal_folder
 from pipelines.stores import Stores, in_store
 from skipvision.errors import ConfigError
 from skipvision.fetch import is_address
-
-Kind = Literal["images", "parquet", "jsonl", "csv", "tar", "arrow"]
-
-SUFFIXES: dict[Kind, frozenset[str]] = {
-    # Formats that are not decoded are images too: their rows end as an error that says so, instead of not at all.
-    "images": frozenset(
-        {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
-        | {".avif", ".heic", ".heif", ".jxl", ".jp2"}
-    ),
-    "parquet": frozenset({".parquet", ".pq"}),
-    "jsonl": frozenset({".jsonl", ".ndjson"}),
-    "csv": frozenset({".csv"}),
-    "tar": frozenset({".tar"}),
-    "arrow": frozenset({".arrow"}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file as it stood when it was listed."""
-
-    path: str
-    """Absolute, or an address."""
-    size_bytes: int
-    mtime_ns: int
-    """0 where a tag tells more."""
-    tag: str | None = None
-    """What a store or a table of versions calls this content of it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """The files of one input, all of one kind, in a fixed order."""
-
-    kind: Kind
-    files: tuple[SourceFile, ...]
-    names: tuple[str, ...]
-    """Each file as the user would say it: relative to the folder or the pattern."""
-    others: tuple[str, ...]
-    """Files in the folder that are of another kind; they are not read."""
-    root: str | None = None
-    """The folder in a store that all of this is from; None if it is not from one."""
-
-    image_column: str | None = None
-    """What the layout of the folder says of where images are named."""
-
-    @property
-    def is_fetched(self) -> bool:
-        """Whether it is one file behind a web address, which is read once and not looked at again."""
-        return any(is_address(file.path) and not in_store(file.path) for file in self.files)
 
 
 def find_source(pattern: str) -> Source:
@@ -80,12 +31,14 @@ def find_source(pattern: str) -> Source:
 
     Args:
         pattern: a folder, which is searched through all its folders, a file, or a glob (`**` for any folders), on a
-            disk or in a store; or the web address of one file.
+            disk or in a store; the web address of one file; or a Lance, Delta or Iceberg table.
 
     Raises:
         ConfigError: there is nothing, or several kinds of tables, or a kind that is not read, or a store that cannot
             be listed.
     """
+    if lake := find_lake(pattern):
+        return lake
     if in_store(pattern):
         return _from_store(pattern)
     if is_address(pattern):
@@ -129,6 +82,8 @@ def _from_store(pattern: str) -> Source:
         )
     folder = f"{pattern.rstrip('/')}/"
     names = [name.removeprefix(folder) for name in found]
+    if any(name.startswith(DELTA_LOG) for name in names):
+        return delta_source(pattern.rstrip("/"))
     sorted_out = _sorted_out(names, pattern.rstrip("/"), lambda name: Stores().open(folder + name).read())
     files = tuple(found[folder + name] for name in sorted_out.names)
     return Source(files=files, root=folder, **asdict(sorted_out))

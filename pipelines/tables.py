@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.arrow_files import arrow_schema, read_arrow
+from pipelines.lakes import open_lance, read_lance
 from pipelines.location import IMAGES, PLACES, Location
 from pipelines.opening import Opener, opened, without_secrets
 from pipelines.references import NOWHERE, resolve
-from pipelines.sources import Source
+from pipelines.source_files import Source
 from pipelines.stores import FAILURES, first_line, is_damage, store_failures
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
 from pipelines.webdataset import read_tar, tar_schema
@@ -66,7 +67,8 @@ class InputTable:
             first = 0
             with _reading(file.path):
                 for piece in self._pieces(file.path, number):
-                    yield self._located(_cast(piece, self.schema), piece, number, first)
+                    located = self._located(_cast(piece, self.schema), piece, number, first)
+                    yield self._kept(located, file.path, first)
                     first += len(piece)
 
     def _image_files(self) -> Iterator[pa.Table]:
@@ -83,10 +85,13 @@ class InputTable:
         match self.source.kind:
             case "arrow":
                 yield from map(_as_table, read_arrow(_mapped(self.source, path, self.open_file), wanted, rows))
+            case "lance":
+                yield from map(_as_table, read_lance(path, wanted, rows))
             case "parquet":
                 file = pq.ParquetFile(self.open_file(path))
                 columns = [name for name in file.schema_arrow.names if name in wanted]
-                yield from map(_as_table, file.iter_batches(rows, columns=columns))
+                batches = map(_as_table, file.iter_batches(rows, columns=columns))
+                yield from (self._with_constants(piece, path) for piece in batches)
             case "jsonl":
                 yield from read_jsonl(self.open_file(path), self.schema, path)
             case "csv":
@@ -94,6 +99,19 @@ class InputTable:
                 yield from read_csv(self.open_file(path), types)
             case "tar":
                 yield from read_tar(self.open_file(path), self.schema, path, number, carry=self.carries_images)
+
+    def _with_constants(self, piece: pa.Table, path: str) -> pa.Table:
+        """A piece with the columns that have one value in all of its file, which may leave them out."""
+        constants = self.source.version.constants.get(path, {}) if self.source.version else {}
+        for name, value in constants.items():
+            if name in self.schema.names and name not in piece.column_names:
+                piece = piece.append_column(name, pa.repeat(value, len(piece)))
+        return piece
+
+    def _kept(self, located: pa.Table, path: str, first: int) -> pa.Table:
+        """What of a piece is not deleted."""
+        kept = self.source.version.kept.get(path) if self.source.version else None
+        return located if kept is None else located.filter(kept.slice(first, len(located)))
 
     def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
         """Say for each row of a piece, which begins with row `first` of file `number`, where its image is."""
@@ -219,12 +237,16 @@ def _surveyed(source: Source, open_file: Opener, named_columns: list[str]) -> tu
             raise ConfigError(f"input {without_secrets(file.path)} cannot be read: {first_line(error)}") from error
         schemas.append(schema.remove_metadata())
         others += [f"{name}: {number} .{kind}" for kind, number in sorted(passed_over.items())]
-    try:
-        merged = pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise ConfigError(f"the files of the input do not fit together: {error}") from error
+    merged = source.version.schema if source.version is not None else _merged(schemas)
     schema = pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
     return replace(source, others=tuple(others)), schema
+
+
+def _merged(schemas: list[pa.Schema]) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ConfigError(f"the files of the input do not fit together: {error}") from error
 
 
 def _file_schema(
@@ -236,6 +258,8 @@ def _file_schema(
             return pq.read_schema(open_file(path)), {}
         case "arrow":
             return arrow_schema(_mapped(source, path, open_file)), {}
+        case "lance":
+            return open_lance(path).schema, {}
         case "jsonl":
             return jsonl_schema(open_file(path), path), {}
         case "csv":

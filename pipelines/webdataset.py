@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines.location import IMAGES, PLACES, Location
 from pipelines.references import NOWHERE
 from pipelines.result_rows import RESULT_COLUMNS
-from pipelines.sources import SUFFIXES
+from pipelines.source_files import SUFFIXES
 from pipelines.tar_members import MAX_TEXT_BYTES, Member, members, read_member
 from pipelines.text_files import CHUNK_ROWS, column_of, rows_schema
 from skipvision.errors import ConfigError
