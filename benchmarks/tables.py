@@ -156,9 +156,10 @@ def questions(result: Result) -> str:
         ("rows", "job s", "faster", "images encoded", "prompt tokens read", "reading and preparing s", "prefill s"),
         rows,
         f"{_where(result)} Median (lowest–highest) of {result['rounds']} jobs of {result['questions']} questions about "
-        f"each of {result['images']} JPEG images of {result['side']} pixels a side, model `{result['model']}` in float32, "
-        "the first question about every image before the second. A job's seconds are those of the whole command but for "
-        "the start of Ray: freezing, loading the model, committing, the report. The answers were the same.",
+        f"each of {result['images']} JPEG images of {result['side']} pixels a side, model `{result['model']}` in "
+        "float32, the first question about every image before the second. A job's seconds are those of the whole "
+        "command but for the start of Ray: freezing, loading the model, committing, the report. The answers were the "
+        "same.",
     )
 
 

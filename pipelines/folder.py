@@ -12,7 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, RawIOBase
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -22,6 +22,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from pipelines.failpoints import failpoint
+from pipelines.stores import StoredFile, first_line
 from skipvision.errors import ConfigError, StorageError
 
 STAGING = "_staging"
@@ -179,7 +180,7 @@ class JobFolder:
             failpoint("read", name)
             if self.path is not None:
                 return (self.path / name).open("rb")
-            return BufferedReader(_StoredFile(obstore.open_reader(self._store, name)))
+            return BufferedReader(StoredFile(obstore.open_reader(self._store, name)))
 
     def names(self, prefix: str) -> list[str]:
         """All files under a folder of the job, sorted.
@@ -263,30 +264,6 @@ class JobFolder:
             )
 
 
-class _StoredFile(RawIOBase):
-    """An object as a file; the store's own reader lacks what pyarrow asks of a file."""
-
-    def __init__(self, reader: obstore.ReadableFile) -> None:
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._reader.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._reader.tell()
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        content = self._reader.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-
 def _flush_to_disk(path: Path) -> None:
     # Without this a power cut can leave a linked name with no bytes behind it.
     descriptor = os.open(path, os.O_RDONLY)
@@ -294,8 +271,3 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without what a store adds about its configuration."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -19,13 +19,15 @@ from pipelines.asked import ASKED, MESSAGES
 from pipelines.folder import JobFolder
 from pipelines.frozen import ROW, frozen_name, read_table, sources_name
 from pipelines.grouping import ImageOrder
+from pipelines.lakes import is_still_there
 from pipelines.layout import PLAN
 from pipelines.location import IMAGES
 from pipelines.model import ChosenModel
 from pipelines.plan import JobPlan, answer_settings, prompt_sha256, read_plan
 from pipelines.result_rows import RESULT_COLUMNS, ROW_KEY
-from pipelines.sources import Source
+from pipelines.source_files import Source
 from pipelines.tables import InputTable
+from pipelines.webdataset import KEY
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
 
@@ -100,9 +102,14 @@ def check_same_input(plan: JobPlan, source: Source, folder: JobFolder, *, finish
     Raises:
         ConfigError: naming the first files that changed, came or went.
     """
+    if source.is_fetched:
+        return  # all of it that is needed was frozen
     listed = read_table(folder, sources_name(plan.input_id))
     before = dict(zip(listed["path"].to_pylist(), _stamps(listed), strict=True))
-    now = {file.path: (file.size_bytes, file.mtime_ns) for file in source.files}
+    if source.version is not None:  # the job goes on with the version it began with, which has only to be there
+        now = {path: stamp for path, stamp in before.items() if is_still_there(path)}
+    else:
+        now = {file.path: (file.size_bytes, file.mtime_ns, file.tag) for file in source.files}
     changes = {
         "changed": sorted(path for path in before.keys() & now.keys() if before[path] != now[path]),
         "new": sorted(now.keys() - before.keys()),
@@ -116,8 +123,8 @@ def check_same_input(plan: JobPlan, source: Source, folder: JobFolder, *, finish
         )
 
 
-def _stamps(listed: pa.Table) -> Iterable[tuple[int, int]]:
-    return zip(listed["size_bytes"].to_pylist(), listed["mtime_ns"].to_pylist(), strict=True)
+def _stamps(listed: pa.Table) -> Iterable[tuple[int, int, str | None]]:
+    return zip(*(listed[name].to_pylist() for name in ("size_bytes", "mtime_ns", "tag")), strict=True)
 
 
 def _listing(source: Source) -> pa.Table:
@@ -126,6 +133,7 @@ def _listing(source: Source) -> pa.Table:
             "path": pa.array([file.path for file in source.files], pa.string()),
             "size_bytes": pa.array([file.size_bytes for file in source.files], pa.int64()),
             "mtime_ns": pa.array([file.mtime_ns for file in source.files], pa.int64()),
+            "tag": pa.array([file.tag for file in source.files], pa.string()),
         }
     )
 
@@ -168,10 +176,14 @@ def _contents(thin: pa.Table, table: InputTable) -> list[str]:
     """What each row asks about, as the user wrote it, so that keys survive a move to another folder."""
     if table.image_column is not None and table.image_kind == "reference":
         return [str(name) for name in thin.column(table.image_column).to_pylist()]
-    if table.image_kind == "embedded":
-        places = (place for [place] in thin.column(IMAGES).to_pylist())
-        return [f"{table.source.names[place['file']]}#{place['row']}" for place in places]
-    return [str(messages) for messages in thin.column(MESSAGES).to_pylist()]
+    if table.asking:
+        return [str(messages) for messages in thin.column(MESSAGES).to_pylist()]
+    names = table.source.names
+    if table.image_kind == "member":
+        samples = zip(thin.column(IMAGES).to_pylist(), thin.column(KEY).to_pylist(), strict=True)
+        return [f"{names[places[0]['file'] or 0]}#{key}" for places, key in samples]
+    # Of an image that is carried along there is no more to say than which row it is of, and keys count rows.
+    return [f"{names[place['file'] or 0]}#{place['row']}" for [place] in thin.column(IMAGES).to_pylist()]
 
 
 def _made_keys(first: int, contents: list[str]) -> pa.Array:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from obstore.exceptions import BaseError
 
-from pipelines.folder import STAGING, JobFolder, first_line
+from pipelines.folder import STAGING, JobFolder
+from pipelines.stores import first_line
 from skipvision.errors import ConfigError, StorageError
 
 PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,10 @@ PLACE = pa.struct(
         ("reference", pa.string()),
         ("file", pa.int32()),
         ("row", pa.int64()),
+        ("start", pa.int64()),
+        ("size", pa.int64()),
         ("content", pa.large_binary()),
+        ("refused", pa.string()),
     ]
 )
 PLACES = pa.list_(PLACE)
@@ -27,13 +30,19 @@ class Location:
     """The place of one image. None of its values: the row names no image."""
 
     reference: str | None = None
-    """A path or an address."""
+    """A path or an address; of an image within a file, its name there."""
     file: int | None = None
     """Which of the source files holds the image itself."""
     row: int | None = None
     """In which of its rows."""
+    start: int | None = None
+    """Or at which of its bytes."""
+    size: int | None = None
+    """How many bytes from there."""
     content: bytes | None = None
-    """The encoded image itself, where it came with a row's question and stands nowhere else."""
+    """The image itself, where it could not be found again in its source."""
+    refused: str | None = None
+    """Why the row's image may not be read."""
 
     @classmethod
     def of(cls, place: Mapping[str, Any]) -> Location:
@@ -42,4 +51,4 @@ class Location:
 
     def place(self) -> dict[str, Any]:
         """As a value of `PLACE`."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}

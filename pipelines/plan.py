@@ -22,6 +22,7 @@ from pipelines.layout import PLAN
 from pipelines.model import ChosenModel
 from skipvision.config import DEFAULT_PROMPT, JobConfig
 from skipvision.errors import ConfigError
+from skipvision.fetch import is_address
 from skipvision.version import __version__
 
 FORMAT, VERSION = "skipvision job", 2
@@ -29,7 +30,7 @@ FORMAT, VERSION = "skipvision job", 2
 ANSWER_SETTINGS = (
     "input", "prompt", "prompt_column", "image_column", "messages_column", "key_column", "group_images", "model",
     "skip", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks",
-    "image_formats", "reduced_decoding",
+    "allow_stores", "image_formats", "reduced_decoding",
 )  # fmt: skip
 """Settings that decide what stands in `data/`. The others may change when a job goes on."""
 
@@ -89,7 +90,7 @@ class JobPlan:
 def answer_settings(config: JobConfig) -> dict[str, Any]:
     """The settings that decide answers, as JSON gives them back; paths in full, however they were written."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    values["input"] = os.path.abspath(config.input)
+    values["input"] = config.input if is_address(config.input) else os.path.abspath(config.input)
     if config.model is not None and os.path.isdir(config.model):
         values["model"] = os.path.abspath(config.model)
     return {name: values[name] for name in ANSWER_SETTINGS}

@@ -20,7 +20,8 @@ from pipelines.location import IMAGES, Location
 from pipelines.pages import picture_uri
 from pipelines.plan import JobPlan, read_plan
 from pipelines.plots import Part, part_bar
-from skipvision.errors import ImageError, InputError
+from pipelines.stores import in_store
+from skipvision.errors import ImageError, InputError, StorageError
 from skipvision.fetch import is_address
 from skipvision.images import ImageLimits, RgbPixels, decode_image, read_image
 
@@ -105,11 +106,13 @@ def _title(row: Mapping[str, Any], pictures: _Pictures) -> str:
     image = _first_image(row)
     if image is None:
         return "text alone"
-    if image.file is not None:
-        return f"{Path(pictures.sources[image.file]).name}, row {(image.row or 0) + 1:,}"
+    if image.row is not None and image.file is not None:
+        return f"{Path(pictures.sources[image.file]).name}, row {image.row + 1:,}"
     if image.reference is None:
-        return "no image named"
-    return _clip(image.reference, 120) if is_address(image.reference) else Path(image.reference).name
+        return "an image" if image.content is not None else "no image named"
+    if is_address(image.reference) and not in_store(image.reference):
+        return _clip(image.reference, 120)
+    return Path(image.reference).name
 
 
 def _first_image(row: Mapping[str, Any]) -> Location | None:
@@ -129,16 +132,16 @@ class _Pictures:
         self._limits = ImageLimits(image_formats=tuple(plan.settings["image_formats"]))
 
     def of(self, row: Mapping[str, Any]) -> str | None:
-        """The first, as a `data:` URI; None for an image at an address, which is not fetched a second time."""
+        """The first, as a `data:` URI; None for an image at a web address, which is not fetched a second time."""
         location = _first_image(row)
-        if location is None or (location.reference is not None and is_address(location.reference)):
+        if location is None:
             return None
         try:
             [image] = self._source.read([location])
             if isinstance(image, InputError):
                 return None
             pixels = self._decoded(image)
-        except (ImageError, OSError, ValueError, pa.ArrowException):
+        except (ImageError, StorageError, OSError, ValueError, pa.ArrowException):
             # The input has changed or gone since the row was answered; that is no reason to end without a report.
             return None
         return picture_uri(Image.fromarray(np.ascontiguousarray(pixels)), side=PICTURE_SIDE)

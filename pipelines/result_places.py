@@ -13,8 +13,9 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from pipelines.folder import JobFolder, first_line
+from pipelines.folder import JobFolder
 from pipelines.layout import DATA
+from pipelines.stores import first_line
 from skipvision.errors import ConfigError, StorageError
 
 

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import obstore
 import pyarrow as pa
 
-from pipelines.folder import first_line
 from pipelines.result_places import is_stored, open_store, told, unfinished
+from pipelines.stores import first_line
 from pipelines.table_types import as_stored, delta_schema, lance_schema
 from skipvision.errors import ConfigError, StorageError
 

@@ -1,40 +1,48 @@
 """What is inside an input: the user's columns without image bytes, and where each row's image is.
 
 Every kind of input comes out as the same thin tables: the user's own columns, then those of `asked`: where the row's
-images are, a path or an address, or which row of which Parquet file holds the bytes, and what else the row asks. The
-bytes themselves stay where they are.
+images are, a path or an address, or which row of which file holds the bytes, and what else the row asks. The bytes
+themselves stay where they are, if they can be found there again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.arrow_files import arrow_schema, read_arrow
 from pipelines.asked import OPENAI_COLUMNS, Asked, as_table, read_openai_line, read_row
-from pipelines.location import Location
-from pipelines.sources import Source
+from pipelines.columns import (
+    CUSTOM_ID,
+    IMAGE_COLUMNS,
+    ImageKind,
+    asking_columns,
+    check_column,
+    image_column,
+    image_kind,
+    is_text,
+)
+from pipelines.lakes import open_lance, read_lance
+from pipelines.location import IMAGES, Location
+from pipelines.opening import Opener, opened, without_secrets
+from pipelines.references import NOWHERE, resolve
+from pipelines.source_files import Source
+from pipelines.stores import FAILURES, first_line, is_damage, store_failures
 from pipelines.text_files import CHUNK_ROWS, csv_schema, jsonl_schema, read_csv, read_jsonl
+from pipelines.webdataset import read_tar, tar_schema
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-from skipvision.fetch import is_address
-from skipvision.foreign_types import refuse_foreign_types
+from skipvision.foreign_types import refuse_foreign_types, refuse_foreign_types_in_stream
 
-IMAGE_COLUMNS = ("image", "bytes", "path", "url", "image_path", "image_url", "file_name")
-"""Looked for in this order when the image column is not named."""
-
-MESSAGES_COLUMN, SAMPLING_COLUMN, CUSTOM_ID = "messages", "sampling_params", "custom_id"
-
-ImageKind = Literal["reference", "embedded", "messages", "openai"]
-"""`reference`: a path or an address; `embedded`: bytes, or a struct of bytes and path; `messages`: in the messages of
-the row; `openai`: in those of its body, as in a line of an OpenAI batch."""
+_CARRIED_ROWS = 64
+"""Read at a time where the images themselves come with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,23 +52,34 @@ class InputTable:
     source: Source
     schema: pa.Schema
     """The user's columns that are passed on: not embedded images, nor what `asking` holds."""
+    image_column: str | None
+    """None where images stand in no column."""
     image_kind: ImageKind
-    image_column: str | None = None
-    """None where images stand in messages."""
+    open_file: Opener
+    open_stores: tuple[str, ...]
+    """Folders in stores that rows may point into."""
     asking: tuple[str, ...] = ()
     """Columns that are read for what they ask: of messages and settings, or of an OpenAI batch."""
     key_column: str | None = None
 
+    @property
+    def carries_images(self) -> bool:
+        """Whether images go into the frozen input themselves, since a task could not find them again where they are:
+        behind a web address, or in the middle of a stream that is not on a disk."""
+        lost = self.source.is_fetched or (self.source.kind == "arrow" and self.source.root is not None)
+        return self.image_kind in ("embedded", "member") and lost
+
     def thin_tables(self) -> Iterator[pa.Table]:
-        """All rows in order, in tables of any size: the user's columns, then `IMAGES`."""
+        """All rows in order, in tables of any size: the user's columns, then those of `ASKED`."""
         if self.source.kind == "images":
             yield from self._image_files()
             return
         for number, file in enumerate(self.source.files):
             first = 0
-            with _told(file.path):
-                for piece in self._pieces(file.path):
-                    yield self._located(_cast(piece, self.schema), piece, number, first)
+            with _reading(file.path):
+                for piece in self._pieces(file.path, number):
+                    located = self._located(_cast(piece, self.schema), piece, number, first)
+                    yield self._kept(located, file.path, first)
                     first += len(piece)
 
     def _image_files(self) -> Iterator[pa.Table]:
@@ -71,38 +90,66 @@ class InputTable:
             thin = pa.table([pa.array(names, pa.string())], schema=self.schema)
             yield _joined(thin, [Asked((Location(path),)) for path in paths])
 
-    def _pieces(self, path: str) -> Iterator[pa.Table]:
-        """One file of tables, as the user wrote it but for embedded images."""
+    def _pieces(self, path: str, number: int) -> Iterator[pa.Table]:
+        """One file of tables, as the user wrote it; embedded images only where they are carried along."""
+        wanted = [*self._read_schema.names, *([self.image_column] if self.carries_images else [])]
+        rows = _CARRIED_ROWS if self.carries_images else CHUNK_ROWS
         match self.source.kind:
+            case "arrow":
+                yield from map(_as_table, read_arrow(_mapped(self.source, path, self.open_file), wanted, rows))
+            case "lance":
+                yield from map(_as_table, read_lance(path, wanted, rows))
             case "parquet":
-                wanted = (*self.schema.names, *self.asking)
-                columns = [name for name in pq.read_schema(path).names if name in wanted]
-                yield from map(_as_table, pq.ParquetFile(path).iter_batches(CHUNK_ROWS, columns=columns))
+                file = pq.ParquetFile(self.open_file(path))
+                columns = [name for name in file.schema_arrow.names if name in wanted]
+                batches = map(_as_table, file.iter_batches(rows, columns=columns))
+                yield from (self._with_constants(piece, path) for piece in batches)
             case "jsonl":
-                yield from read_jsonl(path, self._read_schema)
+                yield from read_jsonl(self.open_file(path), self._read_schema, path)
             case "csv":
-                yield from read_csv(path, dict(zip(self._read_schema.names, self._read_schema.types, strict=True)))
+                types = dict(zip(self._read_schema.names, self._read_schema.types, strict=True))
+                yield from read_csv(self.open_file(path), types)
+            case "tar":
+                yield from read_tar(self.open_file(path), self.schema, path, number, carry=self.carries_images)
+
+    def _with_constants(self, piece: pa.Table, path: str) -> pa.Table:
+        """A piece with the columns that have one value in all of its file, which may leave them out."""
+        constants = self.source.version.constants.get(path, {}) if self.source.version else {}
+        for name, value in constants.items():
+            if name in self.schema.names and name not in piece.column_names:
+                piece = piece.append_column(name, pa.repeat(value, len(piece)))
+        return piece
+
+    def _kept(self, located: pa.Table, path: str, first: int) -> pa.Table:
+        """What of a piece is not deleted."""
+        kept = self.source.version.kept.get(path) if self.source.version else None
+        return located if kept is None else located.filter(kept.slice(first, len(located)))
 
     @property
     def _read_schema(self) -> pa.Schema:
-        """Of text files: what is asked is text in them."""
+        """The user's columns and those that ask; the types of the latter are those of text files."""
         asking = [name for name in self.asking if name not in self.schema.names]
         return pa.schema([*self.schema, *(pa.field(name, pa.string()) for name in asking)])
 
     def _located(self, thin: pa.Table, piece: pa.Table, number: int, first: int) -> pa.Table:
         """What each row of a piece asks, and about which image; it begins with row `first` of file `number`."""
-        locate = partial(_locate, Path(self.source.files[number].path).parent)
-        match self.image_kind:
-            case "embedded":
-                asked = [Asked((Location(file=number, row=first + row),)) for row in range(len(piece))]
-            case "reference":
-                references = thin.column(self.image_column).cast(pa.string()).to_pylist()
-                asked = [Asked((locate(reference),)) for reference in references]
-            case "messages":
-                asked = [read_row(messages, own, locate) for messages, own in self._asking_rows(piece)]
-            case "openai":
-                lines = (dict(zip(self.asking, row, strict=True)) for row in self._asking_rows(piece))
-                asked = [read_openai_line(line, locate) for line in lines]
+        if IMAGES in piece.column_names:
+            places = piece.column(IMAGES).to_pylist()
+            return _joined(thin, [Asked(tuple(map(Location.of, images))) for images in places])
+        path = self.source.files[number].path
+        locate = partial(resolve, table=path, open_stores=self.open_stores)
+        if self.carries_images:
+            asked = [Asked((self._carried(value, path),)) for value in piece.column(self.image_column).to_pylist()]
+        elif self.image_kind == "embedded":
+            asked = [Asked((Location(file=number, row=first + row),)) for row in range(len(piece))]
+        elif self.image_kind == "messages":
+            asked = [read_row(messages, own, locate) for messages, own in self._asking_rows(piece)]
+        elif self.image_kind == "openai":
+            lines = (dict(zip(self.asking, row, strict=True)) for row in self._asking_rows(piece))
+            asked = [read_openai_line(line, locate) for line in lines]
+        else:
+            references = thin.column(self.image_column).cast(pa.string()).to_pylist()
+            asked = [Asked((locate(reference),)) for reference in references]
         return _joined(thin, asked)
 
     def _asking_rows(self, piece: pa.Table) -> Iterator[tuple[Any, ...]]:
@@ -111,16 +158,25 @@ class InputTable:
         columns = [piece.column(name).to_pylist() if name in there else [None] * len(piece) for name in self.asking]
         return zip(*columns, strict=True)
 
+    def _carried(self, value: Any, path: str) -> Location:
+        """An embedded image, or what the path beside its missing bytes stands for."""
+        content = value["bytes"] if isinstance(value, dict) else value
+        if content is not None:
+            return Location(content=content)
+        return resolve(value.get("path"), path, self.open_stores) if isinstance(value, dict) else NOWHERE
 
-def _locate(folder: Path, reference: str | None) -> Location:
-    return Location(resolve(reference, folder))
 
-
-def resolve(reference: str | None, folder: Path) -> str | None:
-    """A path or address as a row names it -> an absolute path or an address; None if it names none."""
-    if reference is None or not reference.strip():
-        return None
-    return reference if is_address(reference) else str(folder / reference)
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """What goes wrong with one file inside the `with` block, by whose it is to mend."""
+    what = f"input {without_secrets(path)} cannot be read"
+    with store_failures(what):
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+            raise ConfigError(f"{what}: it is damaged: {first_line(error)}") from error
 
 
 def open_table(source: Source, config: JobConfig) -> InputTable:
@@ -130,131 +186,94 @@ def open_table(source: Source, config: JobConfig) -> InputTable:
         ConfigError: a column is missing or of a type that cannot be used, or a file cannot be read.
     """
     named = (config.image_column, config.prompt_column, config.key_column, config.messages_column)
-    schema = _schema(source, [name for name in named if name])
+    source, open_file = opened(source, config)
+    source, schema = _surveyed(source, open_file, [name for name in named if name])
     for column in (config.prompt_column, config.key_column):
         if column is not None:
-            _check_column(schema, column)
-    if config.prompt_column is not None and not _is_text(schema.field(config.prompt_column).type):
+            check_column(schema, column)
+    if config.prompt_column is not None and not is_text(schema.field(config.prompt_column).type):
         found = schema.field(config.prompt_column).type
         raise ConfigError(f"prompt column {config.prompt_column!r} holds {found}, not text")
-    if asking := _asking_columns(schema, config):
-        return _table_that_asks(source, schema, config, asking)
-    image = _image_column(schema, config.image_column)
-    kind = _image_kind(schema.field(image))
-    if kind == "embedded":
-        schema = schema.remove(schema.get_field_index(image))
-    return InputTable(source=source, schema=schema, image_kind=kind, image_column=image, key_column=config.key_column)
-
-
-def _asking_columns(schema: pa.Schema, config: JobConfig) -> tuple[str, ...]:
-    """The columns that ask, where rows do it in messages: as the settings say, or as their names and the lack of any
-    other image do. None at all: rows ask by a prompt."""
-    if config.messages_column is not None:
-        _check_column(schema, config.messages_column)
-        return (config.messages_column, SAMPLING_COLUMN)
-    if config.prompt or config.prompt_column or config.image_column:
-        return ()
-    if {CUSTOM_ID, "body"} <= {*schema.names}:  # its `url` is no image's
-        return OPENAI_COLUMNS
-    has_image = any(name in schema.names for name in IMAGE_COLUMNS)
-    return (MESSAGES_COLUMN, SAMPLING_COLUMN) if MESSAGES_COLUMN in schema.names and not has_image else ()
-
-
-def _table_that_asks(source: Source, schema: pa.Schema, config: JobConfig, asking: tuple[str, ...]) -> InputTable:
-    is_batch = asking == OPENAI_COLUMNS
-    passed_on = pa.schema([field for field in schema if field.name not in asking or field.name == CUSTOM_ID])
+    asking = asking_columns(schema, config)
+    image, kind = _image_of(source, schema, config.image_column, asking)
+    left_out = {image} if kind == "embedded" else {*asking} - {CUSTOM_ID}
     return InputTable(
         source=source,
-        schema=passed_on,
-        image_kind="openai" if is_batch else "messages",
+        schema=pa.schema([field for field in schema if field.name not in left_out]),
+        image_column=image,
+        image_kind=kind,
+        open_file=open_file,
+        open_stores=(*([source.root] if source.root else []), *config.allow_stores),
         asking=asking,
-        key_column=config.key_column or (CUSTOM_ID if is_batch else None),
+        key_column=config.key_column or (CUSTOM_ID if kind == "openai" else None),
     )
 
 
-def _image_column(schema: pa.Schema, wish: str | None) -> str:
-    if wish is not None:
-        _check_column(schema, wish)
-        return wish
-    found = [name for name in IMAGE_COLUMNS if name in schema.names]
-    if not found:
-        raise ConfigError(
-            f"the input has no image column: none of {', '.join(IMAGE_COLUMNS)} is among its columns "
-            f"({', '.join(schema.names)}), nor messages; name it with image_column or messages_column"
-        )
-    return found[0]
+def _image_of(
+    source: Source, schema: pa.Schema, wish: str | None, asking: tuple[str, ...]
+) -> tuple[str | None, ImageKind]:
+    """The image column, and how it holds images."""
+    if asking:
+        return None, "openai" if asking == OPENAI_COLUMNS else "messages"
+    if source.kind == "tar":
+        if wish is not None:
+            raise ConfigError(f"image_column is {wish!r}, and the images of a tar are files in it; leave it out")
+        return None, "member"
+    image = image_column(schema, wish or source.image_column)
+    return image, image_kind(schema.field(image))
 
 
-def _check_column(schema: pa.Schema, column: str) -> None:
-    if schema.names.count(column) != 1:
-        problem = "more than one column" if column in schema.names else "no column"
-        raise ConfigError(f"the input has {problem} {column!r}; its columns are {', '.join(schema.names)}")
+def _surveyed(source: Source, open_file: Opener, named_columns: list[str]) -> tuple[Source, pa.Schema]:
+    """The columns of all files together; a column without any value is text. With the source, which knows more of what
+    is not read now."""
+    if source.kind == "images":
+        return source, pa.schema([("path", pa.string())])
+    schemas, others = [], list(source.others)
+    for file, name in zip(source.files, source.names, strict=True):
+        try:
+            schema, passed_over = _file_schema(source, file.path, open_file, named_columns)
+        except (*FAILURES, pa.ArrowException) as error:
+            raise ConfigError(f"input {without_secrets(file.path)} cannot be read: {first_line(error)}") from error
+        schemas.append(schema.remove_metadata())
+        others += [f"{name}: {number} .{kind}" for kind, number in sorted(passed_over.items())]
+    merged = source.version.schema if source.version is not None else _merged(schemas)
+    schema = pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
+    return replace(source, others=tuple(others)), schema
 
 
-def _image_kind(field: pa.Field) -> ImageKind:
-    if _is_text(field.type):
-        return "reference"
-    if _is_bytes(field.type):
-        return "embedded"
-    if pa.types.is_struct(field.type) and "bytes" in {inner.name for inner in field.type}:
-        return "embedded"
-    raise ConfigError(f"image column {field.name!r} holds {field.type}; it must hold bytes, paths or addresses")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _schema(source: Source, named_columns: list[str]) -> pa.Schema:
-    """The columns of all files together; a column without any value is text."""
-    match source.kind:
-        case "images":
-            return pa.schema([("path", pa.string())])
-        case "parquet":
-            read = _parquet_schema
-        case "jsonl":
-            read = jsonl_schema
-        case "csv":
-            # Keys and names such as 007 are text, whatever they look like.
-            read = partial(csv_schema, text_columns=(*IMAGE_COLUMNS, *named_columns))
-    schemas = []
-    for file in source.files:
-        with _told(file.path):
-            schemas.append(read(file.path).remove_metadata())
-            _decode_names(schemas[-1])
+def _merged(schemas: list[pa.Schema]) -> pa.Schema:
     try:
-        merged = pa.unify_schemas(schemas, promote_options="permissive")
+        return pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigError(f"the files of the input do not fit together: {error}") from error
-    return pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
 
 
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    """What is wrong with a file, in the words of this program. Some of it is met only when rows are read."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ConfigError(f"input {path} cannot be read: {error}") from error
+def _file_schema(
+    source: Source, path: str, open_file: Opener, named_columns: list[str]
+) -> tuple[pa.Schema, Mapping[str, int]]:
+    """The columns of one file, and how much of which kinds in it is not read."""
+    match source.kind:
+        case "parquet":
+            refuse_foreign_types(open_file(path), path)
+            return pq.read_schema(open_file(path)), {}
+        case "arrow":
+            refuse_foreign_types_in_stream(open_file(path), path)
+            return arrow_schema(_mapped(source, path, open_file)), {}
+        case "lance":
+            return open_lance(path).schema, {}
+        case "jsonl":
+            return jsonl_schema(open_file(path), path), {}
+        case "csv":
+            # Keys and names such as 007 are text, whatever they look like.
+            return csv_schema(open_file(path), text_columns=(*IMAGE_COLUMNS, *named_columns)), {}
+        case "tar":
+            return tar_schema(open_file(path), path)
+    raise AssertionError(f"{source.kind} is no kind of table")
 
 
-def _decode_names(fields: pa.Schema | pa.DataType) -> None:
-    """UnicodeDecodeError where a column or a part of one is named in something else than UTF-8."""
-    inner = fields if isinstance(fields, pa.Schema) else [fields.field(part) for part in range(fields.num_fields)]
-    for field in inner:
-        assert isinstance(field.name, str)
-        _decode_names(field.type)
-
-
-def _parquet_schema(path: str) -> pa.Schema:
-    refuse_foreign_types(path)
-    return pq.read_schema(path)
+def _mapped(source: Source, path: str, open_file: Opener) -> Any:
+    """A file for Arrow to read: on a disk its path, so that what is not looked at is not read."""
+    return open_file(path) if source.root is not None or source.is_fetched else path
 
 
 def _text_if_untyped(field: pa.Field) -> pa.Field:

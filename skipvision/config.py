@@ -29,6 +29,7 @@ def _off_is_a_word(value: Any) -> Any:
 
 
 Skip = Annotated[str, BeforeValidator(_off_is_a_word)]  # YAML reads a bare `off` as the truth value
+Store = Annotated[str, Field(pattern=r"^(s3|gs|az)://[A-Za-z0-9._-]+(/[^/]+)*/?$")]
 StopText = Annotated[str, Field(min_length=1)]
 
 
@@ -39,7 +40,8 @@ class JobConfig:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     input: str
-    """Image folder, Parquet file or folder, JSONL or CSV file, one image, or a glob of any one of these."""
+    """Image folder, Parquet file or folder, JSONL or CSV file, one image, or a glob of any one of these; on a disk or
+    in a store (s3://, gs://, az://). Or the web address of one file."""
 
     output: str
     """The job's folder: a local path, or an object store address such as s3://bucket/folder."""
@@ -106,6 +108,10 @@ class JobConfig:
 
     allow_networks: tuple[str, ...] = ()
     """Private networks, such as 10.1.0.0/16, that image addresses may point into. Public ones always may."""
+
+    allow_stores: tuple[Store, ...] = ()
+    """Folders in object stores, such as s3://bucket/folder, that image addresses may point into. The input's own folder
+    always may be."""
 
     image_formats: tuple[OptionalFormat, ...] = ()
     """Formats to read beside JPEG, PNG, WebP, GIF, BMP and TIFF: AVIF, and HEIC, which needs `skipvision[heif]`."""

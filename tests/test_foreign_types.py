@@ -93,6 +93,11 @@ def test_training_refuses_such_a_file_without_opening_it(tmp_path, canary, monke
     assert not canary.exists()
 
 
+def refused(path: Path) -> None:
+    with path.open("rb") as file:
+        refuse_foreign_types(file, path)
+
+
 def test_arrows_own_types_and_plain_ones_pass(tmp_path):
     tensors = pa.ExtensionArray.from_storage(
         pa.fixed_shape_tensor(pa.int8(), [2]), pa.array([[1, 2]], pa.list_(pa.int8(), 2))
@@ -100,14 +105,14 @@ def test_arrows_own_types_and_plain_ones_pass(tmp_path):
     plain = {"names": pa.array(["a"]).dictionary_encode(), "boxes": [[{"of": b"x"}]], "none": pa.nulls(1)}
     table = pa.table({"id": pa.array([uuid.uuid4().bytes], pa.uuid()), "tensor": tensors, **plain})
     pq.write_table(table, tmp_path / "rows.parquet")
-    refuse_foreign_types(tmp_path / "rows.parquet")
+    refused(tmp_path / "rows.parquet")
 
 
 def test_a_second_description_that_could_hide_the_first_is_refused(tmp_path):
     table = pa.table({"image": ["a.png"]}).replace_schema_metadata({"ARROW:schema": "hidden"})
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(ConfigError, match="more than once"):
-        refuse_foreign_types(tmp_path / "rows.parquet")
+        refused(tmp_path / "rows.parquet")
 
 
 def test_a_description_that_cannot_be_read_is_refused(tmp_path):
@@ -116,4 +121,4 @@ def test_a_description_that_cannot_be_read_is_refused(tmp_path):
     at = content.index(b"ARROW:schema") + 40
     (tmp_path / "rows.parquet").write_bytes(content[:at] + b"!!!!" + content[at + 4 :])
     with pytest.raises(ConfigError, match="does not describe its columns"):
-        refuse_foreign_types(tmp_path / "rows.parquet")
+        refused(tmp_path / "rows.parquet")

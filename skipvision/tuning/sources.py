@@ -109,7 +109,8 @@ class ParquetRows:
 
         self._path, self.folder = path, path.parent
         try:
-            refuse_foreign_types(path)
+            with path.open("rb") as file:
+                refuse_foreign_types(file, path)
             metadata = pq.read_metadata(path)
         except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{path} is not a Parquet file") from error

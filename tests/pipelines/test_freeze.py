@@ -6,8 +6,10 @@ import json
 import os
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
 import pytest
+from obstore.store import from_url
 
 from pipelines.folder import JobFolder
 from pipelines.freeze import check_same_input, freeze
@@ -147,6 +149,19 @@ def test_a_changed_input_is_named(tmp_path):
     (tmp_path / "photos" / "d.jpg").touch()
     with pytest.raises(ConfigError, match=r"1 changed \(.*a.jpg\); 1 new \(.*d.jpg\); 1 gone \(.*b.jpg\)"):
         check_same_input(plan, find_source(str(tmp_path / "photos")), folder)
+
+
+def test_a_changed_object_is_named(tmp_path, s3):
+    store = from_url(s3)
+    for name in ("a.jpg", "b.jpg"):
+        obstore.put(store, f"photos/{name}", name.encode())
+    folder, plan = frozen(JobConfig(input=f"{s3}/photos", output=str(tmp_path / "out")))
+    obstore.put(store, "photos/b.jpg", b"b.jpg")
+    check_same_input(plan, find_source(f"{s3}/photos"), folder)
+
+    obstore.put(store, "photos/a.jpg", b"A.jpg")
+    with pytest.raises(ConfigError, match=r"1 changed \(s3://.*a.jpg\)"):
+        check_same_input(plan, find_source(f"{s3}/photos"), folder)
 
 
 def test_a_finished_job_does_not_miss_its_input(tmp_path):

@@ -77,8 +77,3 @@ def test_an_input_that_is_nothing_is_refused_by_name(tmp_path, files, pattern, s
     with pytest.raises(ConfigError, match=says) as refusal:
         find_source(f"{tmp_path}{pattern}")
     assert str(tmp_path) in str(refusal.value)
-
-
-def test_an_address_is_no_input():
-    with pytest.raises(ConfigError, match="is an address"):
-        find_source("s3://bucket/photos")
