@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.arrow_files import arrow_schema, read_arrow
-from pipelines.lakes import open_lance, read_lance
+from pipelines.lance_tables import open_lance, read_lance
 from pipelines.location import IMAGES, PLACES, Location
 from pipelines.opening import Opener, opened, without_secrets
 from pipelines.references import NOWHERE, resolve
