@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipelines.arrow_files import read_arrow
-from pipelines.lakes import is_lance, lance_rows
+from pipelines.embedded import Columns
 from pipelines.location import Location
 from pipelines.references import common_folder, resolve
 from pipelines.sandbox import Encoded as Sound
-from pipelines.stores import Stores, in_store, is_damage, store_failures, too_large
+from pipelines.stores import Stores, in_store, store_failures, too_large
 from skipvision.errors import FetchError, ImageError, InputError
 from skipvision.fetch import Fetcher, FetchPolicy, is_address
 from skipvision.images import DEFAULT_LIMITS
 
 Encoded = Sound | InputError
-
-_ROWS_AT_ONCE = 32
 
 
 class Source:
@@ -38,6 +31,7 @@ class Source:
     def __init__(self, paths: Sequence[str], column: str | None, policy: FetchPolicy | None) -> None:
         self._paths, self._column, self._policy = paths, column, policy
         self._stores = Stores()
+        self._columns: Columns | None = None
 
     def read(self, locations: Sequence[Location]) -> list[Encoded]:
         """Each image as bytes or a path to them, or why there is none.
@@ -65,10 +59,13 @@ class Source:
         ]
 
     def _embedded(self, locations: Sequence[Location]) -> list[Any]:
-        assert self._column is not None or not locations, "a row in a table of images has a column"
         files = [location.file for location in locations if location.file is not None]
         rows = [location.row for location in locations if location.row is not None]
-        return read_embedded(self._paths, files, rows, self._column or "")
+        if not locations:
+            return []
+        assert self._column is not None, "a row in a table of images has a column"
+        self._columns = self._columns or Columns(self._paths, self._column)
+        return read_embedded(self._paths, files, rows, self._column, self._columns)
 
     def _stored(self, images: list[Encoded | str]) -> list[Encoded | str]:
         """Addresses in stores replaced by what is there; they were judged when the input was frozen."""
@@ -88,79 +85,26 @@ class Source:
         return _fetcher(self._policy).fetch_many(addresses) if addresses else []
 
 
-def read_embedded(paths: Sequence[str], files: list[int], rows: list[int], column: str) -> list[Any]:
-    """Images out of columns of Parquet or Arrow files: bytes, a path or address, an error, or None.
+def read_embedded(
+    paths: Sequence[str], files: list[int], rows: list[int], column: str, columns: Columns | None = None
+) -> list[Any]:
+    """Images out of columns of tables: bytes, a path or address, an error, or None.
 
     Args:
         paths: all source files.
         files, rows: for each image, which of `paths`, and which row of it; in any order.
+        columns: what is open already.
 
     Raises:
-        StorageError: a file in a store cannot be read now.
+        StorageError: a file cannot be read now.
     """
-    wanted: dict[int, list[int]] = {}
+    columns = columns or Columns(paths, column)
+    wanted: dict[int, set[int]] = {}
     for file, row in zip(files, rows, strict=True):
-        wanted.setdefault(file, []).append(row)
-    images: dict[tuple[int, int], Any] = {}
-    for file, numbers in wanted.items():
-        images |= {(file, row): image for row, image in _file_rows(paths[file], column, set(numbers), paths).items()}
-    return [images[place] for place in zip(files, rows, strict=True)]
-
-
-def _file_rows(path: str, column: str, rows: set[int], tables: Sequence[str]) -> dict[int, Any]:
-    """Images out of one file, by the rows they are in; of rows that a damaged file does not give, an error."""
-    found: dict[int, Any] = dict.fromkeys(rows, _DAMAGED)
-    with store_failures(f"{path} cannot be read"), _opened(path) as source:
-        try:
-            for row, value in _column_rows(source, column, rows):
-                found[row] = _from_struct(value, path, tables) if isinstance(value, dict) else value
-        except (pa.ArrowException, OSError) as error:
-            if not is_damage(error):
-                raise
-    return found
-
-
-_DAMAGED = ImageError("the table is damaged where the image should be", code="image_unreadable")
-
-
-def _opened(path: str) -> Any:
-    """A source file for pyarrow to open."""
-    return Stores().open(path) if in_store(path) and not is_lance(path) else nullcontext(path)
-
-
-def _column_rows(source: Any, column: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
-    """Some rows of one column, by their numbers, ascending."""
-    if isinstance(source, str) and source.endswith(".arrow"):
-        yield from _picked(read_arrow(source, [column], _ROWS_AT_ONCE), 0, sorted(rows))
-    elif isinstance(source, str) and is_lance(source):
-        yield from lance_rows(source, column, sorted(rows))
-    else:
-        yield from _parquet_rows(pq.ParquetFile(source), column, rows)
-
-
-def _parquet_rows(file: pq.ParquetFile, column: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
-    """Only row groups that hold any of the rows are read, a few rows at a time."""
-    at = 0
-    for group in range(file.num_row_groups):
-        stop = at + file.metadata.row_group(group).num_rows
-        here = sorted(row for row in rows if at <= row < stop)
-        if here:
-            yield from _picked(file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]), at, here)
-        at = stop
-
-
-def _picked(batches: Iterable[pa.RecordBatch], at: int, rows: list[int]) -> Iterator[tuple[int, Any]]:
-    """Rows of batches of one column, ascending; `at` is the number of the first of them."""
-    waiting = iter(rows)
-    row: int | None = next(waiting)
-    for batch in batches:
-        values = batch.column(0)
-        while row is not None and row < at + len(batch):
-            yield row, values[row - at].as_py()
-            row = next(waiting, None)
-        if row is None:
-            return
-        at += len(batch)
+        wanted.setdefault(file, set()).add(row)
+    values = {file: columns.values(file, numbers) for file, numbers in wanted.items()}
+    found = [(paths[file], values[file][row]) for file, row in zip(files, rows, strict=True)]
+    return [_from_struct(value, path, paths) if isinstance(value, dict) else value for path, value in found]
 
 
 def _part(path: str, start: int, size: int) -> bytes:

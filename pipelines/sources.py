@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import obstore
 
+from pipelines.delta_tables import delta_source
 from pipelines.huggingface import FILE_NAME, metadata_files, saved_files
-from pipelines.lakes import DELTA_LOG, delta_source, find_lake
+from pipelines.lakes import DELTA_LOG, find_lake
 from pipelines.references import folder_of
 from pipelines.source_files import SUFFIXES, Kind, Source, SourceFile
 from pipelines.store_listing import find_objects, is_glob, literal_folder

@@ -29,7 +29,7 @@ from pipelines.columns import (
     image_kind,
     is_text,
 )
-from pipelines.lakes import open_lance, read_lance
+from pipelines.lance_tables import open_lance, read_lance
 from pipelines.location import IMAGES, Location
 from pipelines.opening import Opener, opened, without_secrets
 from pipelines.references import NOWHERE, resolve

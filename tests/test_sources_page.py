@@ -24,7 +24,7 @@ import pytest
 from deltalake import write_deltalake
 from obstore.store import from_url
 from pyiceberg.catalog.sql import SqlCatalog
-from tests.broken_images import picture, saved
+from tests.image_files import picture, saved
 
 from pipelines.encoded import Source as Images
 from pipelines.folder import JobFolder

@@ -61,6 +61,11 @@ def test_what_was_saved_to_a_disk_is_read_from_where_it_stands(tmp_path):
     assert table.source.others == ("cache-123.arrow", "dataset_info.json", "state.json")
 
 
+def test_a_dataset_of_nothing_but_images_has_rows_too(tmp_path):
+    dataset().select_columns("image").save_to_disk(tmp_path / "set")
+    assert images(opened(tmp_path / "set")) == [b"0", b"1", "image_missing", b"3", b"4"]
+
+
 def test_what_was_chosen_before_it_was_saved_is_all_that_is_read(tmp_path):
     dataset().select([3, 0]).save_to_disk(tmp_path / "set")
     assert images(opened(tmp_path / "set")) == [b"3", b"0"]

@@ -83,6 +83,11 @@ def test_a_lance_table_is_read_at_the_version_that_was_found(tmp_path):
     assert not is_still_there(file.path)
 
 
+def test_a_lance_table_of_nothing_but_images_has_rows_too(tmp_path):
+    lance.write_dataset(TABLE.select(["image"]), tmp_path / "set.lance")
+    assert images(opened(tmp_path / "set.lance")) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
 def test_a_lance_table_in_a_store_is_read_too(s3):
     lance.write_dataset(TABLE, f"{s3}/set.lance")
     assert images(opened(f"{s3}/set.lance")) == [b"0", b"1", b"2", b"3", b"4", b"5"]
@@ -187,6 +192,20 @@ def test_an_iceberg_table_is_read_by_its_metadata_its_folder_or_its_catalog(tmp_
         assert sorted(row["n"] for row in rows(found)) == [0, 0, 1, 3, 4, 5]
         assert sorted(images(found)) == [b"0", b"0", b"1", b"3", b"4", b"5"]
         assert found.source.version.name == f"snapshot {table.current_snapshot().snapshot_id}"
+
+
+def test_a_file_of_an_iceberg_table_may_lack_what_it_is_parted_by(catalog):
+    parts = TABLE.append_column("part", pa.array(["a", "b", None] * 2)).append_column("day", [[date(2026, 1, 1)] * 6])
+    table = catalog.create_table("pictures.cats", schema=parts.schema)
+    with table.update_spec() as update:
+        update.add_identity("part")
+        update.add_identity("day")
+    table.append(parts)
+    for task in table.scan().plan_files():
+        path = task.file.file_path.removeprefix("file://")
+        pq.write_table(pq.read_table(path, partitioning=None).drop(["part", "day"]), path)
+    found = sorted(rows(opened(table.metadata_location.removeprefix("file://"))), key=lambda row: row["n"])
+    assert [{name: row[name] for name in ("n", "part", "day")} for row in found] == parts.drop(["image"]).to_pylist()
 
 
 def test_a_column_that_an_iceberg_table_has_no_more_is_not_read(catalog):

@@ -243,6 +243,16 @@ def test_a_few_rows_of_a_large_table_cost_a_few_row_groups(watched):
     assert watched.sent_bytes - before < len(whole) / 2
 
 
+def test_rows_that_are_asked_for_bit_by_bit_are_read_once(watched):
+    content = [bytes([n]) * 2**20 for n in range(16)]
+    whole = parquet(pa.table({"image": content}), row_group_size=16, compression="none")
+    obstore.put(from_url(BUCKET), "a.parquet", whole)
+    source = Images([f"{BUCKET}/a.parquet"], "image", policy=None)
+    before = watched.sent_bytes
+    assert [source.read([Location(file=0, row=row)]) for row in range(16)] == [[each] for each in content]
+    assert watched.sent_bytes - before < 2 * len(whole)
+
+
 def test_a_store_that_denies_costs_a_row_and_one_that_fails_stops_the_job(watched):
     for name in ("a.jpg", "b.jpg"):
         obstore.put(from_url(BUCKET), f"in/{name}", name.encode())
