@@ -30,6 +30,7 @@ from pipelines.tables import open_table
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
 from skipvision.engine import Sampling
 from skipvision.errors import JobStoppedError, StorageError
+from skipvision.fetch import FetchPolicy
 from skipvision.image_decoders import check_optional
 from skipvision.metrics import JOB_LAST_SUCCESS, Registry
 
@@ -49,6 +50,7 @@ def run(config: JobConfig) -> JobReport:
     """
     config = check(asdict(config), JobConfig, origin="the job")
     check_optional(config.image_formats)
+    FetchPolicy(allow_networks=config.allow_networks, deny_networks=config.deny_networks)  # what is none is named here
     model = choose_model(config)
     try:
         return _run(config, model)
@@ -145,6 +147,7 @@ def _preparation(folder: JobFolder, plan: JobPlan, config: JobConfig, model: Cho
         prompt_column=config.prompt_column,
         embedded_column=plan.embedded_column,
         allow_networks=config.allow_networks,
+        deny_networks=config.deny_networks,
         limits=Limits(
             seconds=config.decode_seconds,
             memory_bytes=config.decode_memory_mib << 20,

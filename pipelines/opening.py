@@ -44,6 +44,7 @@ def _fetched(address: str, config: JobConfig) -> bytes:
     policy = FetchPolicy(
         schemes=("https", "http"),
         allow_networks=config.allow_networks,
+        deny_networks=config.deny_networks,
         max_bytes=MAX_FETCHED_BYTES,
         total_seconds=_FETCH_SECONDS,
     )

@@ -30,7 +30,7 @@ FORMAT, VERSION = "skipvision job", 2
 ANSWER_SETTINGS = (
     "input", "prompt", "prompt_column", "image_column", "messages_column", "key_column", "group_images", "model",
     "skip", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "rows_per_shard", "dtype", "allow_networks",
-    "allow_stores", "image_formats", "reduced_decoding",
+    "deny_networks", "allow_stores", "image_formats", "reduced_decoding",
 )  # fmt: skip
 """Settings that decide what stands in `data/`. The others may change when a job goes on."""
 

@@ -66,6 +66,7 @@ class Preparation:
     embedded_column: str | None
     """Parquet column that holds the images; None if the rows name paths or addresses."""
     allow_networks: tuple[str, ...]
+    deny_networks: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
     """Of what one image may take to decode."""
 
@@ -84,7 +85,8 @@ class Preparation:
 
     def _source(self, folder: JobFolder) -> Source:
         paths = read_table(folder, sources_name(self.input_id)).column("path").to_pylist()
-        return Source(paths, self.embedded_column, FetchPolicy(allow_networks=self.allow_networks))
+        policy = FetchPolicy(allow_networks=self.allow_networks, deny_networks=self.deny_networks)
+        return Source(paths, self.embedded_column, policy)
 
 
 def prepare_shard(shards: pa.Table, preparation: Preparation) -> pa.Table:

@@ -109,6 +109,10 @@ class JobConfig:
     allow_networks: tuple[str, ...] = ()
     """Private networks, such as 10.1.0.0/16, that image addresses may point into. Public ones always may."""
 
+    deny_networks: tuple[str, ...] = ()
+    """Networks that image addresses may not point into although they are public, such as one's own; these stand above
+    `allow_networks`."""
+
     allow_stores: tuple[Store, ...] = ()
     """Folders in object stores, such as s3://bucket/folder, that image addresses may point into. The input's own folder
     always may be."""

@@ -24,7 +24,6 @@ import pytest
 from deltalake import write_deltalake
 from obstore.store import from_url
 from pyiceberg.catalog.sql import SqlCatalog
-from tests.image_files import picture, saved
 
 from pipelines.encoded import Source as Images
 from pipelines.folder import JobFolder
@@ -40,6 +39,7 @@ from skipvision.errors import InputError
 from skipvision.fetch import FetchPolicy
 from skipvision.images import decode_image, read_image
 from skipvision.method.plan import SkipConfig
+from tests.image_files import picture, saved
 
 PAGE = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
 COMMANDS = [

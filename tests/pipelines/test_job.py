@@ -245,6 +245,8 @@ def no_ray(monkeypatch):
         ({"output": "{tmp}/in/0.png/out"}, "cannot be written"),
         ({"prompt": "a", "prompt_column": "path"}, "contradict"),
         ({"temperature": -1.0}, "temperature"),
+        ({"allow_networks": ("10.0.0.1/8",)}, "'10.0.0.1/8' is not a network"),
+        ({"deny_networks": ("mine",)}, "'mine' is not a network"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, tiny_model, no_ray, settings, says):
