@@ -82,6 +82,7 @@ SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
 
 FOUND: dict[str, dict[str, bytes]] = {
     "url": {
+        "brackets around what is no number, in a redirect": "//[20018db8::1]:8080/é".encode(),
         "a number in brackets where credentials stand": b"http://[a]@/",
     },
     "retry_after": {

@@ -96,7 +96,10 @@ class AddressRules:
         authority = url.raw_authority
         if "@" in authority:
             raise FetchError("the URL carries a user name or password; leave it out", code="url_refused")
-        host, port = url.raw_host, url.port
+        try:
+            host, port = url.raw_host, url.port
+        except ValueError as error:  # joined to its base, a redirect is parsed anew, and may have lost its brackets
+            raise FetchError("the URL names no valid host", code="url_invalid") from error
         if not host or not port or not _AUTHORITY.fullmatch(authority):
             raise FetchError("the URL names no valid host", code="url_invalid")
         if _is_number(host) and not self.admits(host, port):
