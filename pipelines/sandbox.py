@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,12 +52,14 @@ class Sandbox:
         context: Any = get_context("forkserver")
         # What takes seconds to import is imported once; a child that replaces a dead one starts at once.
         context.set_forkserver_preload(["pipelines.decoding"])
-        self._pool = ProcessPool(
-            max_workers=1, context=context, initializer=_in_child, initargs=["begin", model, limits]
-        )
+        self._pool = ProcessPool(max_workers=1, context=context, initializer=_begin, initargs=[model, limits])
 
     def prepare(self, images: Sequence[Encoded]) -> list[Prepared]:
-        """Each image prepared, or why it cannot be, with the seconds that it took."""
+        """Each image prepared, or why it cannot be, with the seconds that it took.
+
+        Raises:
+            Exception: what kept the child process from its work: the model's processor is gone, or cannot be read.
+        """
         made = list(self._tried(images))
         again = [at for at, (each, _) in enumerate(made) if _crashed(each)]
         for _ in range(_TRIES - 1):
@@ -68,9 +70,7 @@ class Sandbox:
     def _tried(self, images: Sequence[Encoded]) -> Iterator[Prepared]:
         if not images:
             return
-        results = self._pool.map(
-            partial(_in_child, "prepare"), images, timeout=self._limits.seconds, chunksize=1
-        ).result()
+        results = self._pool.map(_prepare, images, timeout=self._limits.seconds, chunksize=1).result()
         for _ in images:
             try:
                 yield next(results)
@@ -88,6 +88,24 @@ def sandbox(model: str, limits: Limits) -> Sandbox:
 
 
 _CRASHED = "image_crashed_decoder"
+
+
+_could_not_begin: Exception | None = None
+
+
+def _begin(model: str, limits: Limits) -> None:
+    global _could_not_begin
+    try:
+        _in_child("begin", model, limits)
+    except Exception as error:  # told with the first image: a child that ends here would be replaced for ever
+        _could_not_begin = error
+
+
+def _prepare(image: Encoded) -> Prepared:
+    if _could_not_begin is not None:
+        raise _could_not_begin
+    made: Prepared = _in_child("prepare", image)
+    return made
 
 
 def _in_child(function: str, *arguments: Any) -> Any:

@@ -133,3 +133,10 @@ def members(group: int) -> list[int]:
         if int(pgrp) == group and state != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def test_a_child_that_cannot_begin_says_why_instead_of_being_replaced_for_ever(tmp_path: Path) -> None:
+    sandbox = Sandbox(str(tmp_path / "no-model"), LIMITS)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no-model"):
+            sandbox.prepare([saved(picture(), "PNG")])
