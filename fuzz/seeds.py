@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.broken_images import BROKEN, GOOD
+
+from tests.image_catalogue import REFUSED
+from tests.image_files import GOOD
 
 MAX_SEED_BYTES = 100_000
 
 
 def _images() -> Iterable[bytes]:
     yield from (make(0) for make in GOOD.values())
-    yield from (make() for _, make in BROKEN.values())
+    yield from (case.make() for case in REFUSED.values())
 
 
 def _parquet(table: pa.Table, **options: object) -> bytes:

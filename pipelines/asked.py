@@ -8,13 +8,13 @@ code; it is never asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipelines.location import IMAGES, PLACES, Location
+from pipelines.location import IMAGES, PLACES, Location, places_of
 from skipvision.conversation import images_of, read_messages, to_json
 from skipvision.errors import InputError, PromptError
 
@@ -61,20 +61,17 @@ class Asked:
     sampling: str | None = None
     refused: InputError | None = None
 
-    def columns(self) -> dict[str, Any]:
-        """As values of `ASKED`."""
-        return {
-            IMAGES: [image.place() for image in self.images],
-            MESSAGES: self.messages,
-            SAMPLING: self.sampling,
-            REFUSED_CODE: self.refused.code if self.refused else None,
-            REFUSED_MESSAGE: str(self.refused) if self.refused else None,
-        }
 
-
-def as_table(rows: list[Asked]) -> pa.Table:
+def as_table(rows: Sequence[Asked]) -> pa.Table:
     """The columns `ASKED` of some rows."""
-    return pa.Table.from_pylist([row.columns() for row in rows], schema=ASKED)
+    values = {
+        MESSAGES: [row.messages for row in rows],
+        SAMPLING: [row.sampling for row in rows],
+        REFUSED_CODE: [row.refused and row.refused.code for row in rows],
+        REFUSED_MESSAGE: [row.refused and str(row.refused) for row in rows],
+    }
+    columns = [pa.array(values[name], ASKED.field(name).type) for name in values]
+    return pa.Table.from_arrays([places_of([row.images for row in rows]), *columns], schema=ASKED)
 
 
 def read_row(messages: Any, settings: Any, locate: Callable[[str], Location]) -> Asked:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.location import IMAGES
 
@@ -36,7 +37,9 @@ class ImageOrder:
     def _hashes(self, rows: pa.ListArray) -> Iterator[int]:
         """For each row one of its images; for a row whose images are nobody else's, one that is nobody else's."""
         places = rows.flatten()
-        references = iter(places.field("reference").to_pylist())
+        # An image within a file is one of that file's rows alone; its reference is only its name there.
+        outside = pc.if_else(pc.is_null(places.field("file")), places.field("reference"), None)
+        references = iter(outside.to_pylist())
         for images in rows.value_lengths().to_pylist():
             named = tuple(next(references) for _ in range(images))
             shared = bool(named) and None not in named

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 IMAGES = "__images"
@@ -49,6 +50,10 @@ class Location:
         """From a value of `PLACE`."""
         return cls(**place)
 
-    def place(self) -> dict[str, Any]:
-        """As a value of `PLACE`."""
-        return {name: getattr(self, name) for name in self.__slots__}
+
+def places_of(rows: Sequence[Sequence[Location]]) -> pa.ListArray:
+    """The column `IMAGES` of some rows; made column by column, since inputs have millions."""
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    images = [image for row in rows for image in row]
+    values = [pa.array([getattr(image, field.name) for image in images], field.type) for field in PLACE]
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(values, fields=[*PLACE]), type=PLACES)

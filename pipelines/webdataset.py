@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.location import IMAGES, PLACES, Location
+from pipelines.location import IMAGES, PLACES, Location, places_of
 from pipelines.references import NOWHERE
 from pipelines.result_rows import RESULT_COLUMNS
 from pipelines.source_files import SUFFIXES
@@ -59,8 +59,8 @@ def read_tar(file: Any, schema: pa.Schema, path: str, number: int, *, carry: boo
     for samples in _chunks(_samples(file, path), _CARRIED_ROWS if carry else CHUNK_ROWS):
         rows = [_fields(file, path, key, found) for key, found in samples]
         columns = [column_of(rows, field.name, field.type, path) for field in schema]
-        places = [[place.place() for place in _places(file, found, number, carry)] for _, found in samples]
-        yield pa.Table.from_arrays([*columns, pa.array(places, PLACES)], schema=schema.append(pa.field(IMAGES, PLACES)))
+        places = places_of([[*_places(file, found, number, carry)] for _, found in samples])
+        yield pa.Table.from_arrays([*columns, places], schema=schema.append(pa.field(IMAGES, PLACES)))
 
 
 def _samples(file: Any, path: str) -> Iterator[tuple[str, list[Member]]]:

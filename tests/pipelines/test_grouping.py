@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.grouping import ImageOrder
-from pipelines.location import IMAGES, PLACES, Location
+from pipelines.location import IMAGES, Location, places_of
 
 
 def order_of(rows: list[list[Location]], *, at_once: int = 3) -> list[int] | None:
     images = ImageOrder()
     for first in range(0, len(rows), at_once):
-        some = [[image.place() for image in row] for row in rows[first : first + at_once]]
-        images.see(pa.table({IMAGES: pa.array(some, PLACES)}))
+        images.see(pa.table({IMAGES: places_of(rows[first : first + at_once])}))
     order = images.regrouped()
     return None if order is None else order.tolist()
 
@@ -33,6 +32,11 @@ def test_rows_that_stand_together_are_left_as_they_are(text):
 def test_rows_come_together_where_the_first_of_them_stands():
     assert order_of(named("abcabca")) == [0, 3, 6, 1, 4, 2, 5]
     assert order_of(named("a.b a")) == [0, 4, 1, 2, 3]
+
+
+def test_images_within_files_are_told_apart_by_more_than_their_names():
+    rows = [[Location("0.png", file=file, start=512, size=9)] for file in (0, 1, 0)]
+    assert order_of(rows) is None
 
 
 def test_rows_of_several_images_belong_together_when_all_of_them_are_the_same():

@@ -10,11 +10,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.web_site import Site
 
 from pipelines.job import run
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
+from tests.fetch.site import Site
 from tests.image_catalogue import CATALOGUE, write
 from tests.image_files import picture, saved
 
