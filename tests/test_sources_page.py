@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -41,7 +44,8 @@ from skipvision.images import decode_image, read_image
 from skipvision.method.plan import SkipConfig
 from tests.image_files import picture, saved
 
-PAGE = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "sources.md").read_text()
 COMMANDS = [
     line
     for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -156,9 +160,25 @@ def test_every_image_of_every_command_is_read(command, files, web, tmp_path, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "s3://" not in command])
 def test_every_command_ends_with_answers(command, files, web, tmp_path, monkeypatch, local_ray, tiny_model):
     monkeypatch.chdir(files)
     report = run(config_of(command, web, tmp_path / "job", model=str(tiny_model), max_tokens=2, device="cpu"))
     assert (report.ok, report.errors) == (report.rows, 0)
     assert report.rows >= len(PICTURES)
+
+
+@pytest.mark.slow
+def test_a_command_that_reads_a_store_ends_with_answers(files, tiny_model):
+    """In a process and on a Ray of its own, all of whose processes know the way to the store."""
+    [command] = [command for command in COMMANDS if "s3://jobs/shards" in command]
+    program = [sys.executable, "-m", "skipvision.cli", *shlex.split(command)[1:]]
+    settings = ["--model", str(tiny_model), "--max-tokens", "2", "--device", "cpu", "--json"]
+    path = os.pathsep.join(
+        [str(ROOT), *map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(":")))]
+    )
+    ran = subprocess.run([*program, *settings], cwd=files, env=os.environ | {"PYTHONPATH": path}, capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    rows = pq.read_table(files / shlex.split(command)[-1] / "data").to_pylist()
+    assert [row["error_code"] for row in rows] == [None] * len(rows)
+    assert len(rows) >= len(PICTURES)
