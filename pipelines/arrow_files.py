@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from skipvision.foreign_types import refuse_foreign_types_in_stream
+
 
 def arrow_schema(source: Any) -> pa.Schema:
     """The columns of a file: a path, or what is open."""
@@ -32,4 +34,8 @@ def read_arrow(source: Any, columns: list[str], rows: int) -> Iterator[pa.Record
 
 
 def _stream(source: Any) -> Any:
-    return pa.ipc.open_stream(pa.memory_map(source) if isinstance(source, str) else source)
+    if not isinstance(source, str):
+        return pa.ipc.open_stream(source)
+    with open(source, "rb") as file:
+        refuse_foreign_types_in_stream(file, source)
+    return pa.ipc.open_stream(pa.memory_map(source))

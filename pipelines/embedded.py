@@ -14,6 +14,7 @@ from pipelines.arrow_files import read_arrow
 from pipelines.lance_tables import is_lance, lance_rows
 from pipelines.stores import Stores, in_store, is_damage, store_failures
 from skipvision.errors import ImageError
+from skipvision.foreign_types import refuse_foreign_types
 
 _ROWS_AT_ONCE = 32
 _DAMAGED = ImageError("the table is damaged where the image should be", code="image_unreadable")
@@ -62,7 +63,9 @@ class Columns:
             return _LanceColumn(path, self._column)
         if path.endswith(".arrow"):
             return _ArrowColumn(path, self._column)
-        return _ParquetColumn(self._stores.open(path) if in_store(path) else path, self._column)
+        file = self._stores.open(path) if in_store(path) else pa.OSFile(path, "rb")
+        refuse_foreign_types(file, path)  # it may be another file than the one that was planned with
+        return _ParquetColumn(file, self._column)
 
 
 class _LanceColumn:

@@ -173,6 +173,8 @@ def _reading(path: str) -> Iterator[None]:
     with store_failures(what):
         try:
             yield
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{what}: it is not UTF-8 text") from error
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
                 raise
@@ -232,13 +234,22 @@ def _surveyed(source: Source, open_file: Opener, named_columns: list[str]) -> tu
     for file, name in zip(source.files, source.names, strict=True):
         try:
             schema, passed_over = _file_schema(source, file.path, open_file, named_columns)
-        except (*FAILURES, pa.ArrowException) as error:
+            _decode_names(schema)
+        except (*FAILURES, pa.ArrowException, UnicodeDecodeError) as error:
             raise ConfigError(f"input {without_secrets(file.path)} cannot be read: {first_line(error)}") from error
         schemas.append(schema.remove_metadata())
         others += [f"{name}: {number} .{kind}" for kind, number in sorted(passed_over.items())]
     merged = source.version.schema if source.version is not None else _merged(schemas)
     schema = pa.schema([_text_if_untyped(field).with_nullable(True).remove_metadata() for field in merged])
     return replace(source, others=tuple(others)), schema
+
+
+def _decode_names(fields: pa.Schema | pa.DataType) -> None:
+    """UnicodeDecodeError where a column or a part of one is named in something else than UTF-8."""
+    inner = fields if isinstance(fields, pa.Schema) else [fields.field(part) for part in range(fields.num_fields)]
+    for field in inner:
+        assert isinstance(field.name, str)
+        _decode_names(field.type)
 
 
 def _merged(schemas: list[pa.Schema]) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Parquet files with types of other programs: Ray's hold pickles, and none of them is ever opened."""
+"""Parquet and Arrow files with types of other programs: Ray's hold pickles, and none of them is ever opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import ray.data  # its types are known to Arrow in this process, as they are in a job's  # noqa: F401
 
+from pipelines.encoded import Source
+from pipelines.location import Location
 from pipelines.sources import find_source
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
@@ -41,7 +43,11 @@ def called(field: pa.Field, name: str, parameters: bytes = b"") -> pa.Field:
 def write(path: Path, field: pa.Field, value: Any) -> Path:
     image = pa.array(["a.png"])
     table = pa.Table.from_arrays([image, pa.array([value], field.type)], schema=pa.schema([("image", "string"), field]))
-    pq.write_table(table, path)
+    if path.suffix == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    else:
+        pq.write_table(table, path)
     return path
 
 
@@ -76,12 +82,21 @@ def test_the_trap_is_one(tmp_path, canary):
     assert canary.exists()
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
 @pytest.mark.parametrize("make", HOSTILE)
-def test_a_job_refuses_such_a_file_without_opening_it(tmp_path, canary, monkeypatch, make: Maker):
+def test_a_job_refuses_such_a_file_without_opening_it(tmp_path, canary, monkeypatch, make: Maker, name):
     monkeypatch.setenv("RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "1")  # what an operator may have set
-    path = make(tmp_path / "rows.parquet", pickle.dumps(Trap(canary)))
+    path = make(tmp_path / name, pickle.dumps(Trap(canary)))
     with pytest.raises(ConfigError, match="another program's"):
         open_table(find_source(str(path)), JobConfig(model="m", input=str(path), output="o"))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+def test_a_file_that_was_exchanged_after_the_input_was_frozen_is_refused_too(tmp_path, canary, name):
+    path = pickled(tmp_path / name, pickle.dumps(Trap(canary)))
+    with pytest.raises(ConfigError, match="another program's"):
+        Source([str(path)], "extra", policy=None).read([Location(file=0, row=0)])
     assert not canary.exists()
 
 
