@@ -40,6 +40,7 @@ PAGES: dict[str, dict[str, Source]] = {
         "checkpointing": Source("faults", tables.checkpointing),
         "resume": Source("resume", tables.resume),
     },
+    "docs/fuzzing.md": {"fuzz": Source("fuzz", tables.fuzz)},
     "docs/training.md": {"training": Source("training", tables.training)},
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }
