@@ -25,6 +25,9 @@ from pipelines.stores import first_line
 from pipelines.table_types import as_stored, delta_schema, lance_schema
 from skipvision.errors import ConfigError, StorageError
 
+ROWS_HELD = 4096
+"""Rows of a Delta file that are held in memory until they are written; its writer's own choice is a million."""
+
 
 def write_table(to: str, output: str, schema: pa.Schema, rows: Iterable[pa.RecordBatch]) -> None:
     """Write all rows as one version of a table.
@@ -85,10 +88,11 @@ def _delta() -> Write:
     import deltalake
 
     def write(place: str, rows: pa.RecordBatchReader, exists: bool) -> None:
+        parts = deltalake.WriterProperties(max_row_group_size=ROWS_HELD)
         if exists:
-            deltalake.write_deltalake(place, rows, mode="overwrite", schema_mode="overwrite")
+            deltalake.write_deltalake(place, rows, mode="overwrite", schema_mode="overwrite", writer_properties=parts)
         else:
-            deltalake.write_deltalake(place, rows, mode="error")
+            deltalake.write_deltalake(place, rows, mode="error", writer_properties=parts)
 
     return write
 

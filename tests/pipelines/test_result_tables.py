@@ -17,6 +17,7 @@ import pytest
 from pipelines.folder import JobFolder
 from pipelines.layout import SUCCESS, shard_name
 from pipelines.result_rows import RESULT_COLUMNS
+from pipelines.result_tables import ROWS_HELD
 from pipelines.results import export
 from skipvision.errors import ConfigError
 from tests.pipelines.committed_jobs import commit, planned_job
@@ -177,6 +178,16 @@ def test_a_job_without_a_committed_shard_gives_an_empty_table(tmp_path, to):
     assert export(folder.address, to, output=tmp_path / "rows").rows == 0
     table = read(to, tmp_path / "rows")
     assert (table.num_rows, table.column_names) == (0, [*USER_COLUMNS.names, *RESULT_COLUMNS.names])
+
+
+def test_what_delta_holds_in_memory_is_bounded_by_rows(tmp_path):
+    folder = planned_job(tmp_path, pa.schema([]))
+    for shard in range(3):
+        commit(folder, shard, {"row_key": [f"{shard}-{row}" for row in range(ROWS_HELD)]}, pa.schema([]))
+    export(folder.address, "delta", output=tmp_path / "rows")
+    parts = [pq.read_metadata(path) for path in (tmp_path / "rows").glob("*.parquet")]
+    groups = [part.row_group(number).num_rows for part in parts for number in range(part.num_row_groups)]
+    assert (sum(groups), max(groups) <= ROWS_HELD) == (3 * ROWS_HELD, True)
 
 
 @pytest.mark.parametrize("to", TABLES)
