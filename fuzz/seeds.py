@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterable
 
 import pyarrow as pa
@@ -70,6 +71,15 @@ SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
         b"input: a\noutput: b\n", b"input: a\noutput: b\nprompt: hi\nmax_tokens: 3\nskip: 100/156\n", b"- a\n- b\n",
         b"input: [a, {b: c}]\n", b"a: &x [1]\nb: *x\n", b"? [a]\n: 1\n", b"!!python/object:os.system x\n", b"\xff",
     ],
+    "openai_line": lambda: [
+        json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode()
+        for body in (
+            {"model": "m", "messages": [{"role": "user", "content": "What?"}], "max_tokens": 5, "stop": ["."], "n": 1},
+            {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": "https://a/b.png"}}, {"type": "text", "text": "What?"}]}]},
+            {"messages": "[]", "tools": [{}], "temperature": None},
+        )
+    ],
     "jsonl": lambda: [
         b'{"image": "a.png", "n": 1}\n{"image": null, "n": 1.5}\n\n', b'{"image": "a", "t": [1, null], "s": {"x": {}}}',
         b'\xef\xbb\xbf{"image": "\\u00e9", "b": true}\r\n', b"[]", b'{"image": "a", "n": 123456789012345678901}',
@@ -95,6 +105,10 @@ FOUND: dict[str, dict[str, bytes]] = {
         "a moment that is none": b"a: !!timestamp x",
         "a truth value that is none": b"a: !!bool x",
         "lists in lists": b"[" * 2000,
+    },
+    "openai_line": {
+        "half a character": b'{"body": {"messages": [{"role": "user", "content": "\\ud800"}]}}',
+        "half a character in a name": b'{"body": {"messages": [{"role": "user", "content": "a"}], "\\ud800": 1}}',
     },
     "jsonl": {
         "lists in lists": b"[" * 100_000,

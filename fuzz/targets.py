@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.asked import as_table, read_openai_line
+from pipelines.location import Location
 from pipelines.sources import find_source
 from pipelines.tables import open_table
 from skipvision.config import JobConfig, load
+from skipvision.conversation import read_messages
 from skipvision.errors import ConfigError, FetchError, ImageError
 from skipvision.fetch.addresses import AddressRules, is_address
 from skipvision.fetch.data_urls import decode_data_url
@@ -86,6 +90,17 @@ def jsonl(data: bytes) -> None:
     _table(data, ".jsonl")
 
 
+def openai_line(data: bytes) -> None:
+    """A line of an OpenAI batch: what it asks, or why it is refused, as a row of a table."""
+    try:
+        line = json.loads(data)
+    except (ValueError, RecursionError):
+        return  # a file with such a line is refused
+    asked = read_openai_line(line if isinstance(line, dict) else {"body": line}, Location)
+    assert len(as_table([asked])) == 1
+    assert asked.refused is not None or read_messages(asked.messages)
+
+
 def csv(data: bytes) -> None:
     """A CSV input."""
     _table(data, ".csv")
@@ -110,5 +125,5 @@ def _table(data: bytes, suffix: str) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    each.__name__: each for each in (image, url, data_url, retry_after, settings, jsonl, csv, parquet)
+    each.__name__: each for each in (image, url, data_url, retry_after, settings, jsonl, openai_line, csv, parquet)
 }

@@ -60,6 +60,8 @@ def read_messages(value: Any) -> Conversation:
     if not _is_list_of_objects(listed):
         raise _invalid("messages must be a list of at least one message, each an object with role and content")
     conversation = tuple(_message(each, number) for number, each in enumerate(listed, start=1))
+    for number, message in enumerate(conversation, start=1):
+        _check_characters(message, number)
     if conversation[-1].role != "user":
         raise _invalid(f"the last message must be the user's; it is the {conversation[-1].role}'s")
     if not conversation[-1].text.strip():
@@ -102,6 +104,14 @@ def _message(message: Mapping[str, Any], number: int) -> Message:
     if role != "user" and any(isinstance(part, ImagePart) for part in parts):
         raise _invalid(f"message {number}: only the user may show an image; this message is the {role}'s")
     return Message(role, parts)
+
+
+def _check_characters(message: Message, number: int) -> None:
+    said = [part if isinstance(part, str) else part.source for part in message.parts]
+    try:
+        "".join(each for each in said if isinstance(each, str)).encode()
+    except UnicodeEncodeError as error:
+        raise _invalid(f"message {number} holds half of a character (a lone surrogate); send valid Unicode") from error
 
 
 def _parts(content: Any, number: int) -> tuple[str | ImagePart, ...]:

@@ -65,6 +65,8 @@ def test_an_image_may_be_named_in_every_usual_way(part, source):
         ([{"role": "user", "content": [{"type": "text", "text": None}]}], "has no text"),
         ([{"role": "system", "content": QUESTION["content"]}, QUESTION], "message 1: only the user may show an image"),
         ([QUESTION, {"role": "assistant", "content": "A"}], "the last message must be the user's"),
+        ('[{"role": "user", "content": "\\ud800"}]', "message 1 holds half of a character"),
+        ([{"role": "user", "content": [{"type": "image", "image": "\ud800"}, QUESTION["content"][1]]}], "half of a"),
     ],
 )  # fmt: skip
 def test_what_is_no_conversation_is_refused_with_the_place(value, says):
