@@ -13,6 +13,7 @@ from pipelines.source_files import Source, SourceFile, TableVersion
 from pipelines.stores import first_line, in_store
 from pipelines.table_files import library, store_root
 from skipvision.errors import ConfigError
+from skipvision.foreign_types import refuse_foreign_columns
 
 _LANCE = re.compile(r"(.*\.lance)@(\d+)", re.DOTALL)
 
@@ -51,6 +52,7 @@ def lance_source(place: str) -> Source:
         table = lance.dataset(place)
     except (ValueError, OSError) as error:
         raise ConfigError(f"input {place} cannot be read as a Lance table: {first_line(error)}") from error
+    refuse_foreign_columns(table.schema, place)
     blobs = [field.name for field in table.schema if (field.metadata or {}).get(b"lance-encoding:blob")]
     if blobs:
         raise ConfigError(f"input {place} holds blobs in column {blobs[0]!r}, which are not read; write it as binary")

@@ -59,14 +59,27 @@ def refuse_foreign_types_in_stream(file: BinaryIO, path: str | Path) -> None:
         _refuse(_types_unread(head + file.read(size), path), path)
 
 
+def refuse_foreign_columns(schema: pa.Schema, path: str | Path) -> None:
+    """As `refuse_foreign_types`, for a table whose own library has read the schema: before a value is looked at."""
+    import pyarrow as pa
+
+    for field in (part for column in schema for part in _with_parts(column)):
+        if isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name not in ARROWS_OWN:
+            raise _refusal(field.name, field.type.extension_name, path)
+
+
 def _refuse(fields: Iterator[pa.Field], path: str | Path) -> None:
     for field in fields:
         name = (field.metadata or {}).get(_TYPE_UNREAD)
         if name is not None and name.decode(errors="replace") not in ARROWS_OWN:
-            raise ConfigError(
-                f"column {field.name!r} of {path} is of the type {name.decode(errors='replace')!r}, which is another "
-                "program's and is not read here; write it as plain numbers, text, bytes, lists or structs"
-            )
+            raise _refusal(field.name, name.decode(errors="replace"), path)
+
+
+def _refusal(column: str, kind: str, path: str | Path) -> ConfigError:
+    return ConfigError(
+        f"column {column!r} of {path} is of the type {kind!r}, which is another program's and is not read here; "
+        "write it as plain numbers, text, bytes, lists or structs"
+    )
 
 
 def _footer(file: BinaryIO) -> bytes | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -89,6 +90,15 @@ def test_a_job_refuses_such_a_file_without_opening_it(tmp_path, canary, monkeypa
     path = make(tmp_path / name, pickle.dumps(Trap(canary)))
     with pytest.raises(ConfigError, match="another program's"):
         open_table(find_source(str(path)), JobConfig(model="m", input=str(path), output="o"))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", [pickled, pickled_inside])
+def test_a_lance_table_of_such_columns_is_refused_before_a_value_is_looked_at(tmp_path, canary, make: Maker):
+    table = pq.read_table(make(tmp_path / "rows.parquet", pickle.dumps(Trap(canary))))
+    lance.write_dataset(table, tmp_path / "rows.lance")
+    with pytest.raises(ConfigError, match="another program's"):
+        find_source(str(tmp_path / "rows.lance"))
     assert not canary.exists()
 
 
