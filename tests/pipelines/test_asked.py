@@ -11,19 +11,10 @@ import pytest
 
 from pipelines.asked import IMAGES, MESSAGES, REFUSED_CODE, REFUSED_MESSAGE, SAMPLING, own_sampling
 from pipelines.location import Location
-from pipelines.sources import find_source
-from pipelines.tables import InputTable, open_table
 from skipvision.config import JobConfig
 from skipvision.conversation import ImagePart, read_messages
 from skipvision.errors import ConfigError, InputError
-
-
-def opened(path: Path, **settings: str) -> InputTable:
-    return open_table(find_source(str(path)), JobConfig(input=str(path), output="unused", **settings))
-
-
-def rows(table: InputTable) -> list[dict]:
-    return pa.concat_tables(table.thin_tables()).to_pylist()
+from tests.pipelines.inputs import opened, rows
 
 
 def jsonl(path: Path, *lines: object) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
-from typing import Any
 
 import datasets
 import obstore
@@ -15,12 +13,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from obstore.store import from_url
 
-from pipelines.encoded import Source as Images
-from pipelines.location import IMAGES, Location
-from pipelines.sources import find_source
-from pipelines.tables import InputTable, open_table
-from skipvision.config import JobConfig
-from skipvision.errors import ConfigError, InputError
+from skipvision.errors import ConfigError
+from tests.pipelines.inputs import images, opened, rows
 
 CONTENT = [b"0", b"1", None, b"3", b"4"]
 
@@ -34,21 +28,6 @@ def dataset() -> Dataset:
     images = [{"bytes": each, "path": None} if each else None for each in CONTENT]
     features = Features({"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "words": [Value("string")]})
     return Dataset.from_dict({"image": images, "label": [0, 1, 0, 1, 0], "words": [["a"]] * 5}, features=features)
-
-
-def opened(path: str | Path, **settings: Any) -> InputTable:
-    return open_table(find_source(str(path)), JobConfig(input=str(path), output="unused", **settings))
-
-
-def rows(table: InputTable) -> list[dict]:
-    return pa.concat_tables(table.thin_tables()).to_pylist()
-
-
-def images(table: InputTable) -> list[bytes | Path | str]:
-    column = table.image_column if table.image_kind == "embedded" else None
-    source = Images([file.path for file in table.source.files], column, policy=None)
-    found = source.read([Location.of(place) for row in rows(table) for place in row[IMAGES]])
-    return [image.code if isinstance(image, InputError) else image for image in found]
 
 
 def test_what_was_saved_to_a_disk_is_read_from_where_it_stands(tmp_path):

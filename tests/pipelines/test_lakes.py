@@ -9,7 +9,6 @@ import struct
 import sys
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import lance
 import pyarrow as pa
@@ -32,35 +31,19 @@ from pyiceberg.types import LongType
 from pyiceberg.utils.config import Config
 from pyroaring import BitMap
 
-from pipelines.encoded import Source as Images
 from pipelines.folder import JobFolder
 from pipelines.freeze import check_same_input, freeze
 from pipelines.frozen import read_table, sources_name
 from pipelines.lakes import is_still_there
-from pipelines.location import IMAGES, Location
 from pipelines.model import ChosenModel
 from pipelines.sources import find_source
-from pipelines.tables import InputTable, open_table
+from pipelines.tables import open_table
 from skipvision.config import JobConfig
-from skipvision.errors import ConfigError, InputError
+from skipvision.errors import ConfigError
 from skipvision.method.plan import SkipConfig
+from tests.pipelines.inputs import images, opened, rows
 
 TABLE = pa.table({"image": [b"%d" % n for n in range(6)], "n": range(6)})
-
-
-def opened(path: str | Path, **settings: Any) -> InputTable:
-    return open_table(find_source(str(path)), JobConfig(input=str(path), output="unused", **settings))
-
-
-def rows(table: InputTable) -> list[dict]:
-    return pa.concat_tables(table.thin_tables()).to_pylist()
-
-
-def images(table: InputTable) -> list[bytes | Path | str]:
-    column = table.image_column if table.image_kind == "embedded" else None
-    source = Images([file.path for file in table.source.files], column, policy=None)
-    found = source.read([Location.of(place) for row in rows(table) for place in row[IMAGES]])
-    return [image.code if isinstance(image, InputError) else image for image in found]
 
 
 def test_a_lance_table_is_read_without_its_deleted_rows(tmp_path):

@@ -10,18 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.location import IMAGES, Location
-from pipelines.sources import find_source
-from pipelines.tables import InputTable, open_table
-from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
-
-
-def opened(path: Path, **settings: str) -> InputTable:
-    return open_table(find_source(str(path)), JobConfig(input=str(path), output="unused", **settings))
-
-
-def rows(table: InputTable) -> list[dict]:
-    return pa.concat_tables(table.thin_tables()).to_pylist()
+from tests.pipelines.inputs import opened, rows
 
 
 def image(row: dict) -> Location:
