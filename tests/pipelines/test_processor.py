@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import ray.data
 from PIL import Image
+from ray import cloudpickle
 from ray.data.llm import HttpRequestProcessorConfig, vLLMEngineProcessorConfig
 
 from pipelines import ProcessorConfig, build_processor
@@ -19,6 +21,9 @@ from skipvision.engine import Engine, Request, Sampling
 from skipvision.errors import ConfigError
 from skipvision.images import read_image
 from tests.image_files import picture, saved
+
+# As a user's script is sent to Ray's processes, which need not be able to import it.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
