@@ -74,6 +74,8 @@ def _connect(address: str | None, slots: int) -> None:
     if address is None:
         # Ray warns in red of the arguments that Ray Data gives to each actor which may be restarted.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Ray's 15 leaves a job a thirtieth of a core beside one other busy process: it would seem to stand still.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         _start_local(max(LOCAL_SLOTS, slots))
         return
     try:

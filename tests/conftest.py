@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def local_ray() -> Iterator[None]:
     """Ray on this machine, started once: a job finds it and leaves it running."""
     import ray
 
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as in a job that starts Ray itself
     ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
     yield
     ray.shutdown()

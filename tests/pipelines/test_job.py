@@ -191,6 +191,36 @@ def test_embedded_images_with_their_own_prompts(tmp_path, tiny_model, local_ray)
     assert report.actual == report.all_tokens
 
 
+def test_rows_with_several_images_with_none_and_with_errors_share_a_shard(tmp_path, tiny_model, local_ray):
+    write_good(tmp_path, 1)
+    image, gone = ({"type": "image", "image": name} for name in (f"{next(tmp_path.iterdir()).name}", "gone.png"))
+    contents = [
+        "hello",
+        [image, image, text("compare")],
+        [image, text("what?")],
+        [gone, image, text("what?")],
+        [image, text("half a character: \ud800")],
+        [image, text("and now?")],
+    ]
+    lines = [{"messages": [{"role": "user", "content": content}], "n": n} for n, content in enumerate(contents)]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run(
+        JobConfig(
+            input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out"), model=str(tiny_model), skip="6/4:plain",
+            max_tokens=3,
+        )
+    )  # fmt: skip
+    rows = pq.read_table(tmp_path / "out" / "data").sort_by("n").to_pylist()
+    assert [row["error_code"] for row in rows] == [None, None, None, "image_missing", "messages_invalid", None]
+    of_one_image = rows[2]["visual_tokens"]
+    assert [row["visual_tokens"] or 0 for row in rows] == [0, 2 * of_one_image, of_one_image, 0, 0, of_one_image]
+    assert all(row["answer"] for row in rows if row["error_code"] is None)
+
+
+def text(said: str) -> dict[str, str]:
+    return {"type": "text", "text": said}
+
+
 def test_more_workers_than_the_ray_of_this_process_can_hold_are_refused(finished, tmp_path):
     config, *_ = finished
     crowded = JobConfig(**{**settings_of(config), "output": str(tmp_path / "out"), "workers": 6, "metrics_port": None})
