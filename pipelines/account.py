@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.engine_thread import EngineWork
 from pipelines.result_rows import Outcome
 from pipelines.statistics import Cost, RowSeconds, ShardStatistics, TokenCounts
 from skipvision.engine import Answer
+from skipvision.engine.driver import EngineWork
 from skipvision.errors import InputError
 from skipvision.method.flops import DecoderShape, decode_flops, kv_bytes, prefill_flops
-from skipvision.method.plan import SkipConfig, SkipPlan, plan_prompt
+from skipvision.method.plan import SkipPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Account:
             errors_by_code=dict(sorted(errors.items())),
             tokens=_count_tokens(answers),
             actual=self._cost((answer.plan, answer) for answer in answers),
-            all_tokens=self._cost((all_tokens(answer.plan), answer) for answer in answers),
+            all_tokens=self._cost((answer.plan.with_all_tokens(), answer) for answer in answers),
             stage_seconds=work.stage_seconds,
             finish_reasons=dict(sorted(Counter(answer.finish_reason for answer in answers).items())),
             row_seconds=_row_seconds(answers),
@@ -47,15 +47,6 @@ class Account:
             decode += decode_flops(self.shape, cached_tokens=plan.cached_tokens, output_tokens=len(answer.output_ids))
             held += kv_bytes(self.shape, plan.cached_tokens, bytes_per_value=self.bytes_per_value)
         return Cost(prefill_flops=prefill, decode_flops=decode, kv_bytes=held)
-
-
-def all_tokens(plan: SkipPlan) -> SkipPlan:
-    """The plan of the same prompt with nothing skipped."""
-    return plan_prompt(
-        SkipConfig(),
-        text_tokens=plan.text_tokens,
-        visual_tokens=[image.visual_tokens for image in plan.images],
-    )
 
 
 def _count_tokens(answers: Sequence[Answer]) -> TokenCounts:

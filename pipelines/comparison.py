@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.token_map import TokenMap, map_tokens
 from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine.token_map import TokenMap, map_tokens
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
 from skipvision.method.plan import SkipConfig
 

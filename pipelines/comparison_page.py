@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.comparison import Comparison, Pair
 from pipelines.pages import picture_uri, render, write_whole
 from pipelines.plots import Part, part_bar
-from pipelines.token_map import TokenMap
+from skipvision.engine.token_map import TokenMap
 
 SHOWN = 6
 

@@ -10,11 +10,11 @@ from typing import Any
 from pipelines.embedded import Columns
 from pipelines.location import Location
 from pipelines.references import common_folder, resolve
-from pipelines.sandbox import Encoded as Sound
 from pipelines.stores import Stores, in_store, store_failures, too_large
 from skipvision.errors import FetchError, ImageError, InputError
 from skipvision.fetch import Fetcher, FetchPolicy, is_address
 from skipvision.images import DEFAULT_LIMITS
+from skipvision.sandbox import Encoded as Sound
 
 Encoded = Sound | InputError
 

@@ -21,9 +21,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from pipelines.failpoints import failpoint
 from pipelines.stores import StoredFile, first_line
 from skipvision.errors import ConfigError, StorageError
+from skipvision.failpoints import failpoint
 
 STAGING = "_staging"
 

@@ -18,8 +18,7 @@ from pipelines.account import Account
 from pipelines.attempts import Attempts, Room, poisoned, refuse_broken_engine, withdraw_notes
 from pipelines.commit import commit, committed_shard
 from pipelines.drain import Drain, deadline_of_this_node
-from pipelines.engine_thread import EngineThread, EngineWork
-from pipelines.failpoints import failpoint
+from pipelines.engine_thread import EngineThread
 from pipelines.folder import JobFolder
 from pipelines.observed import observe
 from pipelines.plan import JobPlan
@@ -28,7 +27,9 @@ from pipelines.requests import requests_of
 from pipelines.result_rows import Outcome, result_table
 from pipelines.statistics import ShardStatistics
 from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine.driver import EngineWork
 from skipvision.errors import InputError
+from skipvision.failpoints import failpoint
 from skipvision.method.plan import SkipConfig
 
 STATISTICS = "statistics"

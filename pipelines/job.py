@@ -21,7 +21,6 @@ from pipelines.plan import JobPlan, check_same_job, read_plan
 from pipelines.prepare import Preparation
 from pipelines.progress import say, shown
 from pipelines.report import write_report
-from pipelines.sandbox import Limits
 from pipelines.sources import find_source, is_gone
 from pipelines.statistics import JobReport
 from pipelines.stopping import stopped_by_sigterm
@@ -33,6 +32,7 @@ from skipvision.errors import JobStoppedError, StorageError
 from skipvision.fetch import FetchPolicy
 from skipvision.image_decoders import check_optional
 from skipvision.metrics import JOB_LAST_SUCCESS, Registry
+from skipvision.sandbox import Limits
 
 __all__ = ["JobReport", "run"]
 

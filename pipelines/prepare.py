@@ -21,9 +21,9 @@ from pipelines.encoded import Encoded, Source
 from pipelines.folder import JobFolder
 from pipelines.frozen import frozen_name, read_table, sources_name
 from pipelines.location import IMAGES, Location
-from pipelines.sandbox import DEFAULT_LIMITS, Limits, Prepared, sandbox
 from skipvision.errors import InputError, PromptError
 from skipvision.fetch import FetchPolicy
+from skipvision.sandbox import DEFAULT_LIMITS, Limits, Prepared, sandbox
 
 SHARD = "shard"
 PROMPT, PICTURES, PIXELS = "__prompt", "__pictures", "__pixels"

@@ -29,12 +29,12 @@ from pipelines.location import Location
 from pipelines.prepare import Preparing, with_prepared
 from pipelines.requests import requests_of
 from pipelines.result_rows import ROW_KEY
-from pipelines.sandbox import DEFAULT_LIMITS
 from skipvision.config import check
 from skipvision.engine import Answer, Engine, Sampling
 from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import choose_skip, read_config, resolve_model
 from skipvision.fetch import FetchPolicy
+from skipvision.sandbox import DEFAULT_LIMITS
 
 log = logging.getLogger(__name__)
 

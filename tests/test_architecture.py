@@ -14,7 +14,7 @@ import pytest
 import skipvision
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*ROOT.glob("skipvision/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
+SOURCES = sorted([*ROOT.glob("skipvision/**/*.py"), *ROOT.glob("pipelines/**/*.py"), *ROOT.glob("service/**/*.py")])
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -18,8 +18,8 @@ from rich.console import Console
 from examples import demo, make_images
 from pipelines.comparison import Comparison, Pair
 from pipelines.comparison_page import SHOWN, differing_words, write_comparison
-from pipelines.token_map import TokenMap, map_tokens
 from skipvision import Engine, SkipConfig
+from skipvision.engine.token_map import TokenMap, map_tokens
 from skipvision.errors import ImageError
 from skipvision.images import read_image
 from skipvision.method.split import split_visual_tokens

@@ -1,6 +1,6 @@
 """Whole jobs on a real Ray cluster of a head and three workers, broken at one place: a process, a node, or everything.
 
-The failure is timed by a place of `pipelines.failpoints`. What fails inside the process that passes there fails by
+The failure is timed by a place of `skipvision.failpoints`. What fails inside the process that passes there fails by
 itself; for what comes from outside, the process waits at that place until it has come.
 """
 

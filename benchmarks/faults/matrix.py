@@ -11,7 +11,7 @@ class Point(NamedTuple):
 
     name: str
     place: str
-    """A name of `pipelines.failpoints`."""
+    """A name of `skipvision.failpoints`."""
     match: str = ""
     often: bool = False
     """Whether a small job passes it more than once."""
@@ -56,7 +56,7 @@ POINTS = (
 
 
 def wish(point: Point, kind: str, count_in: Path, *, after: int = 0) -> dict[str, Any]:
-    """What `pipelines.failpoints` reads: this failure, there, once.
+    """What `skipvision.failpoints` reads: this failure, there, once.
 
     Args:
         count_in: a folder for a file at each pass, by which `has_struck` knows.

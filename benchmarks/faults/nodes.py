@@ -19,7 +19,7 @@ from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 from benchmarks.faults.fittings import PLAIN, Fitting
 from benchmarks.faults.stores import environment
 from benchmarks.machine import ROOT
-from pipelines.failpoints import VARIABLE
+from skipvision.failpoints import VARIABLE
 
 WORKERS = 3
 GRACE_SECONDS = 12.0

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipelines.failpoints import VARIABLE
 from skipvision.config import JobConfig
+from skipvision.failpoints import VARIABLE
 
 
 class Attempts:
@@ -37,7 +37,7 @@ class Attempts:
         """Begin an attempt.
 
         Args:
-            wishes: for `pipelines.failpoints`; text as it reads it.
+            wishes: for `skipvision.failpoints`; text as it reads it.
         """
         told = self._scratch / f"{uuid4().hex}.told"
         said = wishes if isinstance(wishes, str) else json.dumps(wishes)

@@ -207,6 +207,11 @@ class SkipPlan:
         """Tokens whose keys and values are still held when decoding starts."""
         return self.prompt_tokens - (self.skipped_tokens if self.forget_skipped else 0)
 
+    def with_all_tokens(self) -> SkipPlan:
+        """The plan of the same prompt with nothing skipped."""
+        whole = [image.visual_tokens for image in self.images]
+        return plan_prompt(SkipConfig(), text_tokens=self.text_tokens, visual_tokens=whole)
+
     def skipped_spans(self, image_offsets: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Find the skipped tokens in the sequence that the decoder reads.
 

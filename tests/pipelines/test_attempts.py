@@ -24,10 +24,10 @@ from pipelines.attempts import (
     Rows,
     refuse_broken_engine,
 )
-from pipelines.failpoints import VARIABLE
 from pipelines.folder import JobFolder
 from pipelines.layout import shard_name
 from skipvision.errors import EngineDeadError
+from skipvision.failpoints import VARIABLE
 from tests.image_files import write_good
 
 

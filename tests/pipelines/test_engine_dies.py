@@ -13,7 +13,6 @@ import pytest
 
 from pipelines.cluster import Cluster
 from pipelines.commit import committed_shards
-from pipelines.engine_thread import FAILED
 from pipelines.folder import JobFolder
 from pipelines.freeze import freeze
 from pipelines.inference import Inference
@@ -25,6 +24,7 @@ from pipelines.stream import stream
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Engine, Sampling
+from skipvision.engine.driver import FAILED
 from skipvision.errors import JobStoppedError
 from tests.image_files import write_good
 

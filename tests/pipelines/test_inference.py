@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.account import all_tokens
 from pipelines.commit import FOOTER, committed_shard, committed_shards
-from pipelines.engine_thread import EngineThread, EngineWork
+from pipelines.engine_thread import EngineThread
 from pipelines.folder import JobFolder
 from pipelines.freeze import freeze
 from pipelines.inference import Inference, InferenceWorker
@@ -30,6 +29,7 @@ from pipelines.statistics import ShardStatistics, add_up
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine.driver import EngineWork
 from skipvision.errors import ConfigError, InputError
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
 from skipvision.metrics import Registry
@@ -175,7 +175,7 @@ def test_all_tokens_cost_what_the_formulas_say(job, load):
     answers = worker._answer(preparation.prepare(0))
     statistics = worker._account.of_shard(0, answers, EngineWork())
     shape = load().family.shape
-    full = [all_tokens(answer.plan) for answer in answers]
+    full = [answer.plan.with_all_tokens() for answer in answers]
     assert statistics.actual.prefill_flops == sum(prefill_flops(shape, answer.plan) for answer in answers)
     assert statistics.all_tokens.prefill_flops == sum(prefill_flops(shape, plan) for plan in full)
     assert statistics.all_tokens.decode_flops == sum(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.failpoints import VARIABLE
 from pipelines.folder import JobFolder
+from skipvision.failpoints import VARIABLE
 from tests.image_files import write_good
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3000)]

@@ -44,15 +44,19 @@ DEFAULT_LIMITS = Limits()
 
 
 class Sandbox:
-    """A child process that prepares images, one after another, and is replaced when it dies."""
+    """Child processes that prepare images, each one after another, and are replaced when they die.
 
-    def __init__(self, model: str, limits: Limits) -> None:
+    Args:
+        processes: so many images at a time, for all callers together.
+    """
+
+    def __init__(self, model: str, limits: Limits, processes: int = 1) -> None:
         self._limits = limits
         check_optional(limits.image_formats)  # a child that cannot begin would be replaced for ever
         context: Any = get_context("forkserver")
         # What takes seconds to import is imported once; a child that replaces a dead one starts at once.
-        context.set_forkserver_preload(["pipelines.decoding"])
-        self._pool = ProcessPool(max_workers=1, context=context, initializer=_begin, initargs=[model, limits])
+        context.set_forkserver_preload(["skipvision.decoding"])
+        self._pool = ProcessPool(max_workers=processes, context=context, initializer=_begin, initargs=[model, limits])
 
     def prepare(self, images: Sequence[Encoded]) -> list[Prepared]:
         """Each image prepared, or why it cannot be, with the seconds that it took.
@@ -66,6 +70,10 @@ class Sandbox:
             for at, outcome in zip(again, self._tried([images[at] for at in again]), strict=True):
                 made[at] = outcome
         return made
+
+    def begin(self) -> None:
+        """Start a child, which takes seconds, and wait until it works."""
+        self.prepare([b""])
 
     def _tried(self, images: Sequence[Encoded]) -> Iterator[Prepared]:
         if not images:
@@ -82,9 +90,9 @@ class Sandbox:
 
 
 @cache
-def sandbox(model: str, limits: Limits) -> Sandbox:
+def sandbox(model: str, limits: Limits, processes: int = 1) -> Sandbox:
     """The one of this process; it ends with it."""
-    return Sandbox(model, limits)
+    return Sandbox(model, limits, processes)
 
 
 _CRASHED = "image_crashed_decoder"
@@ -110,7 +118,7 @@ def _prepare(image: Encoded) -> Prepared:
 
 def _in_child(function: str, *arguments: Any) -> Any:
     # Named, not given: what `decoding` imports takes seconds and hundreds of MiB, and this process needs none of it.
-    return getattr(import_module("pipelines.decoding"), function)(*arguments)
+    return getattr(import_module("skipvision.decoding"), function)(*arguments)
 
 
 def _crashed(made: np.ndarray | InputError) -> bool:

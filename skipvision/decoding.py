@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.failpoints import failpoint
-from pipelines.sandbox import DEFAULT_LIMITS, Encoded, Limits, Prepared
 from skipvision.errors import ImageError
+from skipvision.failpoints import failpoint
 from skipvision.families import ImagePreparer, load_preparer
 from skipvision.image_decoders import decode_on_one_core, decoder_of
 from skipvision.images import ImageLimits, RgbPixels, decode_image, read_image
+from skipvision.sandbox import DEFAULT_LIMITS, Encoded, Limits, Prepared
 
 _PR_SET_PDEATHSIG = 1
 _preparer: ImagePreparer | None = None

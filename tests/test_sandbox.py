@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.failpoints import VARIABLE
-from pipelines.sandbox import Limits, Sandbox
 from skipvision.errors import ConfigError
+from skipvision.failpoints import VARIABLE
 from skipvision.families import load_preparer
 from skipvision.images import ImageLimits, decode_image
+from skipvision.sandbox import Limits, Sandbox
 from tests.image_catalogue import CATALOGUE
 from tests.image_files import picture, saved, write_good
 
@@ -28,7 +28,7 @@ LIMITS = Limits(seconds=5.0, memory_bytes=512 << 20)
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from pipelines.sandbox import Limits, Sandbox
+from skipvision.sandbox import Limits, Sandbox
 
 model, *names = sys.argv[1:]
 sandbox = Sandbox(model, Limits(seconds=5.0, memory_bytes=512 << 20))

@@ -1,0 +1,1 @@
+"""The HTTP door: an autoscaling endpoint that speaks OpenAI's language, on Ray Serve."""
