@@ -93,6 +93,7 @@ ERROR_CODES = (
     "sample_too_long",
     "sample_turns",
     "sampling_invalid",
+    "schema_invalid",
     "skip_does_not_fit",
     "url_invalid",
     "url_refused",
