@@ -205,7 +205,8 @@ def check(settings: Any, kind: type[T], *, origin: str) -> T:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:
         problems = "\n".join(f"  {_place(problem['loc'])}: {problem['msg']}" for problem in error.errors())
-        raise ConfigError(f"{origin} is not a valid {kind.__name__}:\n{problems}") from error
+        # Its own text repeats the values, and one that stands in the wrong place may be a key.
+        raise ConfigError(f"{origin} is not a valid {kind.__name__}:\n{problems}") from None
 
 
 def _place(location: tuple[int | str, ...]) -> str:
