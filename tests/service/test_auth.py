@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,8 @@ def test_every_key_is_compared_whatever_was_sent(monkeypatch, value):
     keyring = Keyring([tenant("acme", KEYS[0], KEYS[1]), tenant("zeta", KEYS[2], KEYS[3])])
     compared, compare = [], hmac.compare_digest
     monkeypatch.setattr("service.auth.hmac.compare_digest", lambda a, b: compared.append(a) or compare(a, b))
-    try:
+    with suppress(AuthError):
         keyring.tenant_of(value)
-    except AuthError:
-        pass
     assert sorted(known.hex() for known in compared) == sorted(map(hashed, KEYS[:4]))
 
 
