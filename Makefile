@@ -9,7 +9,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench bench-peers faults fuzz tables clean
+.PHONY: help setup demo test test-all browser check format bench bench-peers faults fuzz tables clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,17 +19,24 @@ setup: $(INSTALLED)  ## create the virtual environment and install the tested ve
 # The stamp is written last, so that an installation that was cut off is done again.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,serve,dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## caption the example images on a CPU and write a page to look at
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED)  ## run the tests that take seconds
+test: $(INSTALLED) browser  ## run the tests that take seconds
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED)  ## run all tests, the slow ones and those that kill processes too
+test-all: $(INSTALLED) browser  ## run all tests, the slow ones and those that kill processes too
 	$(BIN)/python -m pytest -m ''
+
+# The page is tested in a real browser. Where this may install Debian's, it does; elsewhere the tests name the packages.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } || \
+	echo "install chromium and chromium-driver for the tests of the page"
 
 check: $(INSTALLED)  ## format, lint, types and import contracts
 	$(BIN)/ruff format --check .

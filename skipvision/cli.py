@@ -23,6 +23,7 @@ from skipvision.commands.output import say
 from skipvision.commands.plan import plan
 from skipvision.commands.results import results
 from skipvision.commands.run import run
+from skipvision.commands.serve import key, serve
 from skipvision.commands.tune import tune
 from skipvision.commands.zoo import card, train
 from skipvision.errors import ConfigError, InputError, SkipVisionError, TrainingError
@@ -80,6 +81,8 @@ app.command()(plan)
 app.command()(run)
 app.command()(answer)
 app.command()(results)
+app.command()(serve)
+app.command("key")(key)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(exercises)

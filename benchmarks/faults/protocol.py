@@ -123,7 +123,7 @@ def _stream(
 
 @cache
 def _no_sandbox(model: str, limits: Any) -> Any:
-    from pipelines import decoding
+    from skipvision import decoding
     from skipvision.families import load_preparer
 
     decoding._preparer = load_preparer(model)

@@ -95,6 +95,7 @@ ERROR_CODES = (
     "sampling_invalid",
     "schema_invalid",
     "skip_does_not_fit",
+    "skip_invalid",
     "url_invalid",
     "url_refused",
     "url_scheme",

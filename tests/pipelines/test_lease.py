@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import failpoints
 from pipelines.folder import JobFolder
 from pipelines.lease import LEASE, leased
+from skipvision import failpoints
 from skipvision.errors import JobStoppedError
 
 LONG, SHORT = 60.0, 0.4

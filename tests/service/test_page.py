@@ -147,6 +147,7 @@ def test_the_sample_can_be_asked_about_with_the_keyboard_alone(visitor, server):
     assert server.picture()[1].size == (384, 384)
 
 
+@pytest.mark.slow
 def test_every_part_can_be_reached_with_the_keyboard_and_shows_its_focus(visitor):
     reached = {}
     for _ in range(20):
@@ -157,6 +158,7 @@ def test_every_part_can_be_reached_with_the_keyboard_and_shows_its_focus(visitor
     assert {part: reached.get(part) for part in parts} == dict.fromkeys(parts, "solid")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(Keys.CONTROL, Keys.ENTER), (Keys.ENTER,)])
 def test_enter_asks_also_with_control(visitor, server, keys):
     visitor.try_sample()
@@ -164,6 +166,7 @@ def test_enter_asks_also_with_control(visitor, server, keys):
     assert visitor.wait_for_answer() == server.answer
 
 
+@pytest.mark.slow
 def test_shift_and_enter_begin_a_new_line(visitor, server):
     visitor.try_sample()
     visitor.press("one", Keys.SHIFT, Keys.ENTER)
@@ -181,6 +184,7 @@ def test_what_became_of_every_token_is_drawn_over_the_picture(visitor):
     assert len(visitor.find("#keys li")) == 3
 
 
+@pytest.mark.slow
 def test_the_tokens_can_be_taken_off_the_picture(visitor):
     visitor.ask()
     visitor.wait_for_answer()
@@ -190,6 +194,7 @@ def test_the_tokens_can_be_taken_off_the_picture(visitor):
     assert len(visitor.find("#stage .cell")) == TOKENS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("box", "whole"),
     [
@@ -209,6 +214,7 @@ def test_the_grid_lies_over_the_part_of_the_picture_that_the_model_saw(visitor, 
     assert [float(side) for side in visitor.one("#stage").get_dom_attribute("viewBox").split()] == whole
 
 
+@pytest.mark.slow
 def test_what_it_cost_stands_beside_all_tokens(visitor):
     visitor.ask()
     visitor.wait_for_answer()
@@ -235,6 +241,7 @@ def test_a_race_shows_both_answers_and_their_figures(visitor, server, at_once, m
     assert len(visitor.find("#stage .cell.retained")) == RETAINED, "the map is that of the skipping answer"
 
 
+@pytest.mark.slow
 def test_who_chose_all_tokens_still_races_against_skipping(visitor, server):
     visitor.try_sample()
     Select(visitor.one("#skip")).select_by_value("off")
@@ -243,6 +250,7 @@ def test_who_chose_all_tokens_still_races_against_skipping(visitor, server):
     assert server.skip_settings == ["44/69", "off"]
 
 
+@pytest.mark.slow
 def test_a_model_that_skips_nothing_by_itself_starts_with_that(visitor, server):
     server.skip = "off"
     visitor.open()
@@ -264,6 +272,7 @@ def test_an_error_is_said_in_words_and_the_page_goes_on(visitor, server):
     assert not visitor.shown(".wrong")
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_keeps_what_was_said(visitor, server):
     server.breaks_off_with = "the engine stopped"
     visitor.ask()
@@ -272,6 +281,7 @@ def test_an_error_in_the_middle_keeps_what_was_said(visitor, server):
     assert visitor.text(".lane .said") == server.answer
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_be_reached_is_said_too(visitor):
     visitor.try_sample()
     visitor.driver.set_network_conditions(offline=True, latency=0, throughput=0)
@@ -283,6 +293,7 @@ def test_a_service_that_cannot_be_reached_is_said_too(visitor):
     assert "cannot be reached" in visitor.text(".lane .wrong")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["picture", "question"])
 def test_what_is_missing_is_asked_for(visitor, server, missing):
     if missing == "question":
@@ -314,6 +325,7 @@ def test_nothing_comes_from_elsewhere_and_the_policy_is_kept(visitor, running):
     assert visitor.driver.get_log("browser") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["empty", "answered", "raced", "refused"])
 def test_a_phone_need_not_scroll_sideways(visitor, server, state):
     resize(visitor.driver, 360, 740)
@@ -340,6 +352,7 @@ def test_escape_stops_the_answer_and_the_service_notices(visitor, server):
     assert not visitor.shown(".wrong")
 
 
+@pytest.mark.slow
 def test_another_question_takes_the_place_of_the_one_before(visitor, server):
     server.pause_seconds = 0.2
     visitor.ask()
@@ -350,6 +363,7 @@ def test_another_question_takes_the_place_of_the_one_before(visitor, server):
     assert server.hung_up.wait(PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_only_where_the_service_wants_one(visitor, server):
     assert not visitor.shown("#key-form")
     server.key = "sesame"
@@ -365,6 +379,7 @@ def test_a_key_is_asked_for_only_where_the_service_wants_one(visitor, server):
     assert visitor.driver.execute_script(stored) == 0
 
 
+@pytest.mark.slow
 def test_a_key_may_be_wanted_before_anything_else(visitor, server):
     server.key = "sesame"
     visitor.open()
@@ -375,6 +390,7 @@ def test_a_key_may_be_wanted_before_anything_else(visitor, server):
     assert visitor.wait_for_answer() == server.answer
 
 
+@pytest.mark.slow
 def test_models_are_chosen_where_there_are_several(visitor, server):
     assert not visitor.shown("#model")
     server.models = ["zoo", "zoo-plain"]
@@ -385,6 +401,7 @@ def test_models_are_chosen_where_there_are_several(visitor, server):
     assert server.asked[0]["model"] == "zoo-plain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_picture_may_be_dropped_or_pasted(visitor, server, kind):
     data = picture_bytes(60, 40)
@@ -397,6 +414,7 @@ def test_a_picture_may_be_dropped_or_pasted(visitor, server, kind):
     assert (media_type, picture.size) == ("image/png", (60, 40)), "a small picture goes as it is"
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_made_smaller_and_the_page_says_so(visitor, server, tmp_path):
     file = tmp_path / "large.png"
     file.write_bytes(picture_bytes(3000, 1000))
@@ -410,6 +428,7 @@ def test_a_large_picture_is_made_smaller_and_the_page_says_so(visitor, server, t
     np.testing.assert_allclose(np.asarray(picture)[256, 768], (30, 120, 90), atol=3)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_picture_is_refused_and_the_picture_before_stays(visitor, tmp_path):
     visitor.try_sample()
     file = tmp_path / "notes.png"
@@ -420,6 +439,7 @@ def test_a_file_that_is_no_picture_is_refused_and_the_picture_before_stays(visit
     assert visitor.shown("#stage image")
 
 
+@pytest.mark.slow
 def test_another_picture_takes_the_answer_away(visitor):
     visitor.ask()
     visitor.wait_for_answer()
@@ -429,6 +449,7 @@ def test_another_picture_takes_the_answer_away(visitor):
     assert not visitor.shown("#bill")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wish", "moves"), [("no-preference", True), ("reduce", False)])
 def test_who_wants_less_motion_sees_none(visitor, wish, moves):
     prefer(visitor.driver, reduced_motion=wish)
@@ -438,6 +459,7 @@ def test_who_wants_less_motion_sees_none(visitor, wish, moves):
     assert (name != "none") is moves
 
 
+@pytest.mark.slow
 def test_the_page_is_dark_for_who_prefers_it(visitor):
     colour = "return getComputedStyle(document.body).backgroundColor"
     prefer(visitor.driver, color_scheme="light")

@@ -1,0 +1,245 @@
+"""A replica: one engine with continuous batching behind an async door, which asks, listens, gives up and is drained.
+
+An engine that fails takes its process along. Ray Serve starts another one, and the door asks that one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from service.config import ModelConfig
+from service.wire import Event, Failed, Piece, Question, Spent, SpokenToken
+from skipvision.engine import Answer, Engine, Request, TokenLogprobs
+from skipvision.engine.driver import EngineDriver, News, Refused
+from skipvision.engine.grammar import Grammars
+from skipvision.engine.token_map import TokenMap, map_tokens
+from skipvision.errors import ConfigError, InputError
+from skipvision.families.checkpoint import resolve_model
+from skipvision.families.llava import load_processor
+from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
+from skipvision.method.plan import SkipConfig, SkipPlan
+
+PACE_SECONDS = 0.03
+"""Between what is sent of one answer: each sending costs Ray about a millisecond, whatever it holds. The first token
+does not wait."""
+
+
+class Replica:
+    """One engine. Called by Ray Serve in one event loop."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._engine = Engine.load(
+            model.model,
+            skip=model.skip,
+            device=model.device,
+            dtype=model.dtype,
+            max_running=model.max_running,
+            max_waiting=model.max_waiting,
+            adapters=dict(model.adapters),
+        )
+        self._location = resolve_model(model.model)
+        self._grammars: Grammars | None = None
+        self._listeners: dict[str, asyncio.Queue[News]] = {}
+        self._tokens: dict[str, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._driver = EngineDriver(self._engine, self._tell, stall_seconds=model.stall_seconds)
+
+    async def answer(self, question: Question) -> list[Event]:
+        """All that is said to a question, at once."""
+        async with aclosing(self._events(question, pace_seconds=None)) as told:
+            return [event async for events in told for event in events]
+
+    async def stream(self, question: Question) -> AsyncIterator[list[Event]]:
+        """What is said to a question, as it comes. Leaving early gives the question up within a step."""
+        async with aclosing(self._events(question, pace_seconds=PACE_SECONDS)) as told:
+            async for events in told:
+                yield events
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler: tokens of the questions that are here."""
+        return {"tokens_in_flight": float(sum(self._tokens.values()))}
+
+    def stats(self) -> dict[str, Any]:
+        """What the engine is doing, for tests and for whoever looks."""
+        stats = self._driver.stats()
+        return {
+            "running": stats.running,
+            "waiting": stats.waiting,
+            "free_pages": stats.free_pages,
+            "num_pages": stats.num_pages,
+            "finished": dict(stats.finished),
+            "listeners": len(self._listeners),
+            "pid": os.getpid(),
+        }
+
+    async def _events(self, question: Question, *, pace_seconds: float | None) -> AsyncGenerator[list[Event], None]:
+        """As `stream`.
+
+        Args:
+            pace_seconds: least time between two sendings. None: all at the end.
+        """
+        heard = self._listen(question)
+        answers: list[Answer] = []
+        held: list[Event] = []
+        try:
+            try:
+                self._driver.submit(await self._request(question))
+            except InputError as error:
+                yield [Failed(error)]
+                return
+            while len(answers) < question.answers:
+                for news in await _all_of(heard):
+                    if isinstance(news, Refused) or (news.answer is not None and news.answer.error is not None):
+                        yield [*held, Failed(_error_of(news))]
+                        return
+                    held.append(self._piece(news))
+                    if news.answer is not None:
+                        answers.append(news.answer)
+                if pace_seconds is not None and len(answers) < question.answers:
+                    yield _joined(held)
+                    held = []
+                    await asyncio.sleep(pace_seconds)
+            yield [*_joined(held), await self._spent(question, answers)]
+        finally:
+            del self._listeners[question.request_id], self._tokens[question.request_id]
+            self._driver.cancel(question.request_id)  # of one that is answered nothing is left to be given up
+
+    def _listen(self, question: Question) -> asyncio.Queue[News]:
+        self._loop = asyncio.get_running_loop()
+        self._tokens[question.request_id] = question.tokens
+        self._listeners[question.request_id] = asyncio.Queue()
+        return self._listeners[question.request_id]
+
+    def _tell(self, news: Sequence[News]) -> None:
+        """In the engine's thread: once for each step, since waking the loop costs as much as a small step."""
+        assert self._loop is not None, "nobody is told before somebody has asked"
+        self._loop.call_soon_threadsafe(self._hand_out, news)
+
+    def _hand_out(self, news: Sequence[News]) -> None:
+        for each in news:
+            if (listener := self._listeners.get(each.request_id)) is not None:
+                listener.put_nowait(each)
+
+    async def _request(self, question: Question) -> Request:
+        return Request(
+            request_id=question.request_id,
+            prompt=question.conversation,
+            images=question.images,
+            sampling=question.sampling,
+            n=question.answers,
+            skip=None if question.skip is None else _parsed(question.skip),
+            adapter=question.adapter,
+            logits_hook=None if question.grammar is None else await self._hook(question.grammar),
+        )
+
+    async def _hook(self, grammar: str) -> Any:
+        if self._grammars is None:
+            self._grammars = await asyncio.to_thread(self._load_grammars)
+        return await asyncio.to_thread(self._grammars.hook, grammar)
+
+    def _load_grammars(self) -> Grammars:
+        return Grammars(load_processor(self._location).tokenizer, self._engine.family.eos_token_ids)
+
+    def _piece(self, news: Any) -> Piece:
+        tokens = None if news.logprobs is None else (self._spoken(news.logprobs),)
+        return Piece(
+            news.index, news.text, int(news.token_id is not None), tokens, news.answer and news.answer.finish_reason
+        )
+
+    def _spoken(self, logprobs: TokenLogprobs) -> SpokenToken:
+        text = self._engine.family.detokenize
+        likeliest = tuple((text([token]), logprob) for token, logprob in logprobs.likeliest)
+        return SpokenToken(text([logprobs.token_id]), logprobs.logprob, likeliest)
+
+    async def _spent(self, question: Question, answers: Sequence[Answer]) -> Spent:
+        first = min(answers, key=lambda answer: answer.index)
+        plan = first.plan
+        flops, held = self._cost(plan, answers)
+        flops_all, held_all = self._cost(plan.with_all_tokens(), answers)
+        return Spent(
+            prompt_tokens=plan.prompt_tokens,
+            output_tokens=sum(len(answer.output_ids) for answer in answers),
+            by_fate={
+                "visual_tokens": plan.visual_tokens,
+                "retained_tokens": plan.retained_tokens,
+                "skipped_tokens": plan.skipped_tokens,
+                "merged_tokens": plan.merged_tokens,
+                "dropped_tokens": plan.dropped_tokens,
+                "summary_tokens": plan.summary_tokens,
+                "cached_tokens": plan.cached_tokens,
+            },
+            flops=flops,
+            flops_all_tokens=flops_all,
+            kv_bytes=held,
+            kv_bytes_all_tokens=held_all,
+            seconds={
+                "queue": first.queue_seconds,
+                "encode": first.encode_seconds,
+                "prefill": first.prefill_seconds,
+                "decode": sum(answer.decode_seconds for answer in answers),
+                "first_token": first.first_token_seconds,
+                "total": max(answer.seconds for answer in answers),
+            },
+            token_maps=await self._maps(question) if question.token_maps else (),
+        )  # fmt: skip
+
+    def _cost(self, plan: SkipPlan, answers: Sequence[Answer]) -> tuple[int, int]:
+        """Modelled operations of the language model, and bytes of keys and values held when the prompt was read."""
+        family = self._engine.family
+        flops = prefill_flops(family.shape, plan) + sum(
+            decode_flops(family.shape, cached_tokens=plan.cached_tokens, output_tokens=len(answer.output_ids))
+            for answer in answers
+        )
+        return flops, kv_bytes(family.shape, plan.cached_tokens, bytes_per_value=family.dtype.itemsize)
+
+    async def _maps(self, question: Question) -> tuple[dict[str, Any], ...]:
+        skip = self._engine.skip if question.skip is None else _parsed(question.skip)
+        family = self._engine.family
+
+        def drawn(engine: Engine) -> list[TokenMap]:
+            return [map_tokens(family, image, skip) for image in question.images]
+
+        try:
+            maps = await asyncio.wrap_future(self._driver.between_steps(drawn))
+        except ValueError:  # tokens that are no grid, as of pictures that are cut into tiles
+            return ()
+        return tuple(
+            {"rows": each.rows, "columns": each.columns, "fates": "".join(fate[0] for fate in each.fates)}
+            for each in maps
+        )
+
+
+async def _all_of(heard: asyncio.Queue[News]) -> list[News]:
+    """What has come; waits for the first of it."""
+    news = [await heard.get()]
+    while not heard.empty():
+        news.append(heard.get_nowait())
+    return news
+
+
+def _joined(pieces: Iterable[Event]) -> list[Event]:
+    """The same, one piece for each answer."""
+    joined: dict[int, Piece] = {}
+    for piece in pieces:
+        assert isinstance(piece, Piece)
+        if (before := joined.get(piece.index)) is not None:
+            tokens = None if before.tokens is None else before.tokens + (piece.tokens or ())
+            said = before.output_tokens + piece.output_tokens
+            piece = Piece(piece.index, before.text + piece.text, said, tokens, piece.finish_reason)
+        joined[piece.index] = piece
+    return list(joined.values())
+
+
+def _error_of(news: Any) -> Any:
+    return news.error if isinstance(news, Refused) else news.answer.error
+
+
+def _parsed(skip: str) -> SkipConfig:
+    try:
+        return SkipConfig.parse(skip)
+    except ConfigError as error:
+        raise InputError(str(error), code="skip_invalid") from error
