@@ -41,18 +41,17 @@ def serving(config: ServiceConfig) -> Iterator[str]:
         serve.run(built, name=APP, route_prefix="/")
         yield f"http://{config.host}:{config.port}"
     finally:
+        serve.delete(APP)  # waits for what is being answered, which `shutdown` does not
         if is_ours:
             serve.shutdown()  # type: ignore[no-untyped-call]
-        else:
-            serve.delete(APP)
         ray.shutdown()
 
 
 def run(config: ServiceConfig) -> None:
     """Serve until SIGTERM or an interrupt from the keyboard."""
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with serving(config) as address:
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())  # Ray has put its own there, which leaves at once
         _tell(config, address)
         try:
             stopped.wait()

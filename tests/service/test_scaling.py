@@ -34,7 +34,7 @@ def test_there_are_replicas_for_the_tokens_and_for_what_waits(tokens, running, q
 def test_from_none_to_several_and_back_with_nobody_turned_away(tmp_path):
     """The first request waits for a replica to start; many at once bring another one; afterwards all are gone."""
     model = {
-        "min_replicas": 0, "max_replicas": 2, "max_running": 4, "target_tokens": 1500, "upscale_seconds": 1,
+        "min_replicas": 0, "max_replicas": 2, "max_running": 4, "target_tokens": 400, "upscale_seconds": 1,
         "downscale_seconds": 3, "zero_seconds": 3,
     }  # fmt: skip
     with running_service(tmp_path, {"models": [model]}) as service:
