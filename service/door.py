@@ -56,6 +56,14 @@ class Visit:
         line = {"request_id": self.request_id, "status": status, "code": code, "seconds": seconds, **self.told}
         log.info("%s", json.dumps(line))
 
+    def fail(self, error: Exception) -> ApiError:
+        """End with what is answered to an error; one of ours stands in the log with its traceback."""
+        answer = answer_to(error)
+        if answer.status == 500:
+            log.error("request %s failed", self.request_id, exc_info=error)
+        self.end(answer.status, answer.code)
+        return answer
+
 
 class Door:
     """What the HTTP routes do.
@@ -109,10 +117,7 @@ class Door:
             visit.end(499)
             raise
         except Exception as error:
-            answer = answer_to(error)
-            if answer.status == 500:
-                log.exception("request %s failed", visit.request_id)
-            visit.end(answer.status, answer.code)
+            answer = visit.fail(error)
             answer.headers |= {"x-request-id": visit.request_id}
             return answer.response()
 
@@ -245,11 +250,7 @@ async def _lines(
         visit.end(499)
         raise
     except Exception as error:
-        answer = answer_to(error)
-        if answer.status == 500:
-            log.exception("request %s failed", visit.request_id)
-        visit.end(answer.status, answer.code)
-        yield _line(answer.body())
+        yield _line(visit.fail(error).body())
 
 
 async def _after(first: list[Event], rest: AsyncGenerator[list[Event], None]) -> AsyncGenerator[list[Event], None]:

@@ -1,7 +1,7 @@
 """What goes wrong, in OpenAI's shape: a status, a type, a code, and words for whoever asked.
 
-Every deliberate error of the project has its row in `_ANSWERS`; anything else is a fault of ours, and is said to be one
-without a word about what it was. Retry-After is sent where trying again helps.
+What a request can meet of the project's own errors has an answer in `answer_to`; anything else is a fault of ours, and
+is said to be one without a word about what it was. Retry-After is sent where trying again helps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from skipvision.errors import CapacityError, EngineDeadError, InputError, SkipVisionError
+from skipvision.errors import CapacityError, EngineDeadError, InputError
 
 INVALID, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 RATE, QUOTA = "rate_limit_error", "insufficient_quota"
@@ -79,7 +79,3 @@ def of_status(status: int, detail: str) -> ApiError:
     """For what the framework refuses by itself: paths that are none, methods that a path does not know."""
     codes = {404: "path_not_found", 405: "method_not_allowed"}
     return ApiError(detail, status=status, code=codes.get(status))
-
-
-DELIBERATE: tuple[type[SkipVisionError], ...] = (InputError, CapacityError, EngineDeadError)
-"""Kinds that a request can meet, each with an answer of its own."""

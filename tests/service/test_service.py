@@ -322,6 +322,7 @@ def test_a_client_that_leaves_is_given_up(service, picture_url):
     assert after["free_pages"] == after["num_pages"]
 
 
+@pytest.mark.faults
 def test_when_a_replica_dies_its_requests_are_asked_again_and_others_go_on(service):
     pid = json.loads(_settled_text(service))["pid"]
 
