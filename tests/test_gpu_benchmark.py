@@ -12,6 +12,9 @@ from benchmarks.engines import SETTINGS
 from benchmarks.gpu import measure
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("results") / "gpu.json"

@@ -41,7 +41,7 @@ def check_same(run: Run, other: Run) -> None:
     ("sharding", "changes"),
     [
         ("ddp", {"loaders": 1, "tokens_per_pass": 60}),
-        ("fsdp", {"tokens_per_pass": 60}),
+        pytest.param("fsdp", {"tokens_per_pass": 60}, marks=pytest.mark.slow),
         pytest.param("fsdp", {"lora": {"rank": 4}}, marks=pytest.mark.slow),
     ],
 )
