@@ -11,7 +11,6 @@ import pytest
 from benchmarks.engines import SETTINGS
 from benchmarks.gpu import measure
 
-
 pytestmark = pytest.mark.slow
 
 
