@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.stores import BUCKET, environment, s3_server
 from tests.tiny_llava import build_tiny_llava
 
 
@@ -32,5 +31,8 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 API on this machine, and an address in it; this process and what it starts know the way there."""
+    # Only here: the engine's tests run without it, on a machine with a GPU and little else.
+    from benchmarks.faults.stores import BUCKET, environment, s3_server
+
     with s3_server() as settings, environment(settings):
         yield BUCKET

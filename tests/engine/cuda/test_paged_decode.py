@@ -1,4 +1,4 @@
-"""The Triton kernels, interpreted on a CPU, against a plain softmax over each sequence's tokens."""
+"""The Triton kernels, on a GPU or else interpreted, against a plain softmax over each sequence's tokens."""
 
 from __future__ import annotations
 
