@@ -1,7 +1,7 @@
 """LLaVA-1.5: a CLIP tower, a two-layer projector, a LLaMA-shaped decoder.
 
 The stock forward is the reference in the tests; here the same stock submodules run over packed rows. No model file
-is copied: attention is a function of ours in transformers' attention table, which hands the rows to the engine.
+is copied. Whoever runs the stock decoder over packed rows, as fine-tuning does, finds attention in transformers' table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import AttentionInterface, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
-from transformers.models.llama.modeling_llama import rotate_half
 from transformers.utils import logging as transformers_logging
 
 from skipvision.conversation import Conversation
@@ -24,6 +23,7 @@ from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import carried_skip, context_tokens, load_summary, visual_tokens
 from skipvision.families.clip import layers_to_read, run_tower
 from skipvision.families.family import Attend, EncodedImages, ImagePreparer, PromptTokens
+from skipvision.families.layer_math import choose_layer_math
 from skipvision.families.narrow import narrow_linears
 from skipvision.families.prompt import PromptTokenizer
 from skipvision.method.flops import DecoderShape
@@ -114,6 +114,7 @@ class LlavaFamily:
         self._scale, self._shift = _normalisation(processor.image_processor, device)
         AttentionInterface.register(ATTENTION, _packed_attention)
         self.model.model.language_model.set_attn_implementation(ATTENTION)
+        self._math = choose_layer_math(self.model.model.language_model, self.shape, device=device, dtype=dtype)
         if device.type == "cpu" and dtype == torch.float32:
             narrow_linears(self.model.model.language_model)
 
@@ -164,25 +165,40 @@ class LlavaFamily:
         """See `Family.read`."""
         decoder: Any = self.model.model.language_model
         *layers, last = decoder.layers
-        hidden = hidden[None]
-        rotary = decoder.rotary_emb(hidden, position_ids=positions[None])
+        rotary = tuple(factors[0] for factors in decoder.rotary_emb(hidden[None], position_ids=positions[None]))
         for layer in layers:
-            mixed, _ = layer.self_attn(
-                hidden_states=layer.input_layernorm(hidden),
-                position_embeddings=rotary,
-                attention_mask=None,
-                attend=attend,
-            )
-            hidden = hidden + mixed
+            hidden = hidden + self._attended(layer, hidden, rotary, attend)
             if ffn_rows is None:
-                hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+                hidden = hidden + self._fed_forward(layer, hidden)
             else:
-                rows = layer.post_attention_layernorm(hidden.index_select(1, ffn_rows))
-                hidden = hidden.index_add(1, ffn_rows, layer.mlp(rows))
-        mixed = _attend_wanted(last.self_attn, last.input_layernorm(hidden), rotary, wanted_rows, attend)
-        hidden = hidden.index_select(1, wanted_rows) + mixed
-        hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
-        return decoder.norm(hidden)[0]  # type: ignore[no-any-return]
+                hidden = hidden.index_add(0, ffn_rows, self._fed_forward(layer, hidden.index_select(0, ffn_rows)))
+        mixed = self._attended(last, hidden, rotary, attend, wanted_rows=wanted_rows)
+        hidden = hidden.index_select(0, wanted_rows) + mixed
+        hidden = hidden + self._fed_forward(last, hidden)
+        return self._math.norm(decoder.norm, hidden)
+
+    def _attended(
+        self, layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...], attend: Attend, *,
+        wanted_rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """What one layer's attention adds: keys and values of all rows, queries of the wanted ones, (wanted, hidden).
+
+        Args:
+            wanted_rows: None: all are.
+        """
+        attention: Any = layer.self_attn
+        normed = self._math.norm(layer.input_layernorm, hidden)
+        asking, turns = normed, rotary
+        if wanted_rows is not None:
+            asking, turns = normed.index_select(0, wanted_rows), tuple(x.index_select(0, wanted_rows) for x in rotary)
+        q = self._math.turn(attention.q_proj(asking).unflatten(-1, (-1, attention.head_dim)), *turns)
+        k = self._math.turn(attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim)), *rotary)
+        v = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
+        mixed = attend(attention.layer_idx, q, k, v, attention.scaling, only_wanted=wanted_rows is not None)
+        return attention.o_proj(mixed.flatten(-2))  # type: ignore[no-any-return]
+
+    def _fed_forward(self, layer: Any, rows: Tensor) -> Tensor:
+        return self._math.feed_forward(layer.mlp, self._math.norm(layer.post_attention_layernorm, rows))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -224,36 +240,11 @@ def load_weights(architecture: Any, model: str | Path, config: Any, dtype: torch
 
 def _packed_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, attend: Attend,
-    only_wanted: bool = False, **_: Any,
+    **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface -> the engine's: (1, heads, rows, head_dim) <-> (rows, heads, head_dim)."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(module.layer_idx, q, k, v, scaling, only_wanted=only_wanted)[None], None
-
-
-def _attend_wanted(
-    attention: Any, normed: Tensor, rotary: tuple[Tensor, Tensor], wanted_rows: Tensor, attend: Attend
-) -> Tensor:
-    """One attention block with keys and values of all rows, and queries of the wanted ones: (1, wanted, hidden)."""
-
-    def by_head(projected: Tensor) -> Tensor:
-        heads = projected.shape[-1] // attention.head_dim
-        return projected.view(*projected.shape[:-1], heads, attention.head_dim).transpose(1, 2)
-
-    cos, sin = rotary
-    wanted_rotary = cos.index_select(1, wanted_rows), sin.index_select(1, wanted_rows)
-    q = _turn(by_head(attention.q_proj(normed.index_select(1, wanted_rows))), *wanted_rotary)
-    k = _turn(by_head(attention.k_proj(normed)), cos, sin)
-    v = by_head(attention.v_proj(normed))
-    mixed, _ = _packed_attention(attention, q, k, v, None, scaling=attention.scaling, attend=attend, only_wanted=True)
-    summed: Tensor = attention.o_proj(mixed.flatten(-2))
-    return summed
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding, (1, heads, rows, head_dim), as the LLaMA, Mistral and Qwen2 decoders do it."""
-    quarter_turn: Tensor = rotate_half(x)
-    return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
+    return attend(module.layer_idx, q, k, v, scaling, only_wanted=False)[None], None
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -20,6 +20,8 @@ from skipvision.families.family import ConversationTokens, PromptTokens
 _STAND_IN = "\u0001{}\u0001"
 """Rendered in place of what people wrote, so that the template's part can be told from theirs."""
 _WORDS = re.compile("\u0001(\\d+)\u0001")
+_PROMPTS_REMEMBERED = 64
+"""A job asks the same of every image, and a template takes longer to write a prompt than a GPU to begin with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class PromptTokenizer:
         self._image_token_id = image_token_id
         self._decode = _decoder(self._tokenizer)
         self._specials = tuple(self._tokenizer.get_added_vocab())
+        self._remembered: dict[tuple[str, int], PromptTokens] = {}
         if not (getattr(processor, "chat_template", None) or self._tokenizer.chat_template):
             raise ConfigError("the checkpoint has no chat template; add one to its processor")
 
@@ -48,6 +51,15 @@ class PromptTokenizer:
         """See `Family.tokenize`."""
         if not isinstance(prompt, str):
             return self._tokenize_messages(prompt)
+        tokens = self._remembered.get((prompt, num_images))
+        if tokens is None:
+            tokens = self._tokenize_prompt(prompt, num_images)
+            if len(self._remembered) >= _PROMPTS_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[prompt, num_images] = tokens
+        return tokens
+
+    def _tokenize_prompt(self, prompt: str, num_images: int) -> PromptTokens:
         stand_in = _STAND_IN.format(0)
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": stand_in}]
         before, after = self._rendered([{"role": "user", "content": content}], then_answer=True).split(stand_in)

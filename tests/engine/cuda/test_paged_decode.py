@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skipvision.engine.pages import PAGE_TOKENS, pages_for
-from tests.engine.cuda.interpreter import paged_decode, triton_interpreter
+from tests.triton_process import to_kernels, triton_process
 
 pytest.importorskip("triton", reason="the kernels are Triton's")
 
@@ -20,9 +20,16 @@ PAGES = 40
 
 
 @pytest.fixture(scope="module")
-def interpreter() -> Iterator[Executor]:
-    with triton_interpreter() as executor:
+def kernels() -> Iterator[Executor]:
+    with triton_process() as executor:
         yield executor
+
+
+def paged_decode(*arguments: Tensor | float, **options: int) -> Tensor:
+    """`skipvision.engine.cuda.paged_decode.paged_decode`, in the process that has Triton."""
+    from skipvision.engine.cuda.paged_decode import paged_decode
+
+    return paged_decode(*to_kernels(*arguments), **options).cpu()
 
 
 class Bench:
@@ -64,27 +71,27 @@ class Bench:
     ("heads", "kv_heads", "head_dim"), [(4, 4, 64), (8, 2, 16), (6, 1, 8), (6, 2, 80), (7, 1, 128), (2, 1, 256)]
 )
 def test_each_sequence_attends_to_its_own_pages(
-    interpreter: Executor, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, close: float
+    kernels: Executor, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, close: float
 ) -> None:
     bench = Bench(heads=heads, kv_heads=kv_heads, head_dim=head_dim, lengths=[1, 16, 17, 64, 65, 200], dtype=dtype)
-    mixed = interpreter.submit(paged_decode, *bench.inputs()).result()
+    mixed = kernels.submit(paged_decode, *bench.inputs()).result()
     assert mixed.dtype == dtype
     torch.testing.assert_close(mixed.float(), bench.plainly(), rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
-def test_into_how_many_parts_a_sequence_is_cut_changes_nothing(interpreter: Executor, parts: int) -> None:
+def test_into_how_many_parts_a_sequence_is_cut_changes_nothing(kernels: Executor, parts: int) -> None:
     bench = Bench(heads=4, kv_heads=2, head_dim=16, lengths=[1, 70, 390], dtype=torch.float32)
-    mixed = interpreter.submit(paged_decode, *bench.inputs(), parts=parts).result()
+    mixed = kernels.submit(paged_decode, *bench.inputs(), parts=parts).result()
     torch.testing.assert_close(mixed, bench.plainly())
 
 
-def test_large_scores_do_not_overflow_and_what_stands_after_the_end_counts_for_nothing(interpreter: Executor) -> None:
+def test_large_scores_do_not_overflow_and_what_stands_after_the_end_counts_for_nothing(kernels: Executor) -> None:
     bench = Bench(heads=4, kv_heads=2, head_dim=16, lengths=[70, 3], dtype=torch.float32)
     bench.q *= 1000
     last = int(bench.tables[1, 0]) * PAGE_TOKENS + 3
     bench.keys[:, last], bench.values[:, last] = 1e6, 1e6
-    mixed = interpreter.submit(paged_decode, *bench.inputs()).result()
+    mixed = kernels.submit(paged_decode, *bench.inputs()).result()
     torch.testing.assert_close(mixed, bench.plainly())
 
 

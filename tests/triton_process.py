@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 @contextmanager
-def triton_interpreter() -> Iterator[Executor]:
+def triton_process() -> Iterator[Executor]:
     """A process in which Triton kernels run."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_choose) as executor:
         yield executor
@@ -28,10 +29,7 @@ def _choose() -> None:
     torch.set_num_threads(1)
 
 
-def paged_decode(*arguments: Tensor | float, **options: int) -> Tensor:
-    """`skipvision.engine.cuda.paged_decode.paged_decode`, on the GPU or interpreted."""
-    from skipvision.engine.cuda.paged_decode import paged_decode
-
+def to_kernels(*arguments: Tensor | float) -> list[Any]:
+    """The same with tensors where kernels run: on the GPU, or copied where they are."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    there = [each.to(device) if isinstance(each, Tensor) else each for each in arguments]
-    return paged_decode(*there, **options).cpu()
+    return [each.to(device, copy=True) if isinstance(each, Tensor) else each for each in arguments]
