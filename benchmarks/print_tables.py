@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 PAGES: dict[str, dict[str, Source]] = {
-    "README.md": {"skipping": Source("skipping", tables.skipping)},
+    "README.md": {"skipping": Source("skipping", tables.skipping), "gpu-7b": Source("gpu-7b", tables.gpu)},
     "docs/performance.md": {
         "engines": Source("engines", tables.engines),
         "limits": Source("engines", tables.limits),
@@ -33,6 +33,8 @@ PAGES: dict[str, dict[str, Source]] = {
         "latency": Source("latency", tables.latency),
         "sweep": Source("sweep", tables.sweep),
         "memory": Source("memory", tables.memory),
+        "gpu-7b": Source("gpu-7b", tables.gpu),
+        "gpu-hd": Source("gpu-hd", tables.gpu),
         "decoding": Source("decoding", tables.decoding),
     },
     "docs/evaluation.md": {"quality": Source("quality", tables.quality)},

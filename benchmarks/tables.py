@@ -60,6 +60,36 @@ def engines(result: Result) -> str:
     )
 
 
+def gpu(result: Result) -> str:
+    """One shape on a GPU beside transformers at its best batch size, and beside what the device's ceilings allow."""
+    [(shape, found)] = [(name, part) for name, part in result.items() if isinstance(part, dict) and "runs" in part]
+    ours = [run for run in found["runs"] if "work" in run]
+    theirs = [run for run in found["runs"] if "work" not in run]
+    best = max((run["images_per_second"] for run in theirs), key=lambda speed: speed["median"])
+    rows = [
+        (
+            run["name"],
+            _spread(run["images_per_second"], 1),
+            _ratio(run["images_per_second"], best),
+            _ratio(run["images_per_second"], ours[0]["images_per_second"]),
+            f"{run['images_per_second']['median'] / run['limit_images_per_second']:.0%}" if "work" in run else "",
+            *(f"{run[f'{part}_seconds']['median']:.2f}" if "work" in run else "" for part in ("encode", *PARTS[1:])),
+        )
+        for run in found["runs"]
+    ]
+    matmul, copy = (found[name]["median"] for name in ("matmul_flops_per_second", "copy_bytes_per_second"))
+    return _table(
+        ("engine", "images/s", "x transformers", "x off", "of its limit", "encode s", "prefill s", "decode s"),
+        rows,
+        f"{_where(result)} Shape {shape} with random weights in {result['dtype']}. Median (lowest–highest) of "
+        f"{found['rounds']} rounds over {found['images']} images, {found['new_tokens']} new tokens each, up to "
+        f"{found['running']} requests at once; transformers' `generate` at its best batch size of those that stand here. The limit is what "
+        f"square matrix products ({matmul / 1e12:.0f} TFLOP/s) and large copies ({copy / 1e12:.2f} TB/s), measured in the "
+        "same run, would allow for the executed work: operations of the vision tower and the prompts, and bytes of "
+        "weights, keys and values while decoding, one after the other. Stages in seconds by the GPU's own events.",
+    )
+
+
 def limits(result: Result) -> str:
     """How near the engine comes to what the machine's matrix products and copies allow."""
     matmul, copy = (result[name]["median"] for name in ("matmul_flops_per_second", "copy_bytes_per_second"))
