@@ -30,7 +30,7 @@ from skipvision.config import JobConfig
 
 source, output, model, standstill = sys.argv[1:]
 run(JobConfig(input=source, output=output, model=model, skip="6/4:plain", max_tokens=40, rows_per_shard=4,
-              standstill_seconds=float(standstill)))
+              dtype="float32", standstill_seconds=float(standstill)))
 """
 
 
@@ -128,20 +128,19 @@ def test_two_jobs_on_one_folder_do_no_harm(start, tmp_path):
 
 def test_a_job_in_an_object_store_that_is_killed_at_random_ends_as_an_undisturbed_one(start, tmp_path, s3):
     rng, output, kills = random.Random(0), f"{s3}/out", 0
-    while True:
-        process = start(output)
-        try:
-            assert process.wait(timeout=rng.uniform(5, 60)) == 0
-            break
-        except subprocess.TimeoutExpired:
+    folder = JobFolder(output)
+    for _ in range(KILLS):
+        process, until = start(output), len(folder.names("data")) + rng.randrange(3)
+        while process.poll() is None and len(folder.names("data")) < until:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1))
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             kills += 1
-            if kills == KILLS:
-                assert start(output).wait() == 0
-                break
+        process.wait()
+    assert start(output).wait() == 0
     assert start().wait() == 0
-    folder, undisturbed = JobFolder(output), pq.read_table(tmp_path / "out" / "data")
+    undisturbed = pq.read_table(tmp_path / "out" / "data")
     rows = [row for name in folder.names("data") for row in pq.read_table(io.BytesIO(folder.read(name))).to_pylist()]
     assert [without_seconds(row) for row in rows] == [without_seconds(row) for row in undisturbed.to_pylist()]
     assert folder.read("_SUCCESS") is not None
