@@ -1,7 +1,7 @@
 """What HTTP and Ray Serve add to the engine: `python -m benchmarks.service`.
 
-The engine has one core to itself, in its replica as when it is alone; the client, the proxy, the door and the rest of
-Ray share the other. Alone it is called in its own process with the same requests.
+The engine has one core to itself, in its replica as when it is alone; the client, the door and the rest of Ray share
+the other. Alone it is called in its own process with the same requests.
 """
 
 from __future__ import annotations
@@ -12,21 +12,29 @@ import io
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import quantiles
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import aiohttp
+import torch
 import typer
 
 from benchmarks.machine import ROOT, versions_of, write_result
+from benchmarks.random_llava import save_random, small
 from skipvision.scenes import scene
 
 RESULT = ROOT / "benchmarks" / "results" / "service.json"
 ENGINE_CORE, OTHER_CORE = 0, 1
 MAX_RUNNING = 32
+RANDOM = "random-92m"
+"""Its answers are as long as they may be. Those of the model that ships end after some tokens, so that with it requests
+count, and not tokens."""
 
 
 def measure(
@@ -39,13 +47,15 @@ def measure(
     assert (os.cpu_count() or 1) > 1, "the engine and the rest need a core each"
     kinds = {"text": [_body(number, None) for number in range(requests)],
              "an image": [_body(number, _url(number % 8)) for number in range(requests)]}  # fmt: skip
-    heavy = [_body(number, None, max_tokens=64) for number in range(load)]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        save_random(Path(folder), small(), dtype=torch.float32)
+        models = {"zoo": None, RANDOM: folder}
+        heavy = {name: [_body(number, None, model=name, max_tokens=64) for number in range(load)] for name in models}
         alone_seconds = {kind: alone.submit(_alone, bodies).result() for kind, bodies in kinds.items()}
-        alone_rate = alone.submit(_alone_rate, heavy).result()
-    with _service(port) as address:
-        told = {kind: asyncio.run(_one_by_one(address, bodies)) for kind, bodies in kinds.items()}
-        rate = asyncio.run(_rate(address, heavy))
+        alone_rates = {name: alone.submit(_alone_rates, heavy[name], models[name]).result() for name in models}
+        with _service(port, models) as address, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as client:
+            told = {kind: client.submit(_ask_one_by_one, address, bodies).result() for kind, bodies in kinds.items()}
+            rates = {name: client.submit(_ask_at_once, address, heavy[name]).result() for name in models}
     kinds_measured = [
         {
             "kind": kind,
@@ -55,7 +65,7 @@ def measure(
         }
         for kind in kinds
     ]
-    throughput = {"engine_alone_tokens_per_second": alone_rate, "service_tokens_per_second": rate}
+    throughput = [{"model": name, "engine_alone": alone_rates[name], "service": rates[name]} for name in models]
     write_result(
         output, "service",
         {"requests": requests, "load": load, "kinds": kinds_measured, "throughput": throughput,
@@ -63,11 +73,10 @@ def measure(
     )  # fmt: skip
 
 
-def _body(number: int, url: str | None, *, max_tokens: int = 8) -> dict[str, Any]:
+def _body(number: int, url: str | None, *, model: str = "zoo", max_tokens: int = 8) -> dict[str, Any]:
     asked = [{"type": "text", "text": f"What is number {number}?"}]
     shown = [{"type": "image_url", "image_url": {"url": url}}] if url else []
-    # Hot enough never to end by itself, so that every answer has the same length.
-    return {"model": "zoo", "messages": [{"role": "user", "content": shown + asked}], "max_tokens": max_tokens,
+    return {"model": model, "messages": [{"role": "user", "content": shown + asked}], "max_tokens": max_tokens,
             "temperature": 2, "seed": number}  # fmt: skip
 
 
@@ -88,20 +97,18 @@ def _alone(bodies: list[dict[str, Any]]) -> list[float]:
     return seconds[len(seconds) // 10 :]
 
 
-def _alone_rate(bodies: list[dict[str, Any]]) -> float:
-    """Tokens per second of all requests at once."""
-    engine, requests = _engine_and_requests(bodies)
+def _alone_rates(bodies: list[dict[str, Any]], model: str | None) -> dict[str, float]:
+    """Of all requests at once, after some that warm up."""
+    engine, requests = _engine_and_requests(bodies, model)
     engine.answer(requests[:MAX_RUNNING])
-    engine, requests = _engine_and_requests(bodies)
+    fresh = [replace(request, request_id=f"again-{number}") for number, request in enumerate(requests)]
     started = time.perf_counter()
-    answers = engine.answer(requests)
-    return sum(len(answer.output_ids) for answer in answers) / (time.perf_counter() - started)
+    answers = engine.answer(fresh)
+    return _rates(len(answers), sum(len(answer.output_ids) for answer in answers), time.perf_counter() - started)
 
 
-def _engine_and_requests(bodies: list[dict[str, Any]]) -> tuple[Any, list[Any]]:
+def _engine_and_requests(bodies: list[dict[str, Any]], model: str | None = None) -> tuple[Any, list[Any]]:
     os.sched_setaffinity(0, {ENGINE_CORE})
-    import torch
-
     from service import chat
     from service.config import ServiceConfig
     from skipvision.engine import Engine, Request
@@ -109,7 +116,7 @@ def _engine_and_requests(bodies: list[dict[str, Any]]) -> tuple[Any, list[Any]]:
     from skipvision.images import decode_image
 
     torch.set_num_threads(1)
-    engine = Engine.load(max_running=MAX_RUNNING)
+    engine = Engine.load(model, max_running=MAX_RUNNING)
     asked = [chat.read(json.dumps(body).encode(), ServiceConfig()) for body in bodies]
     return engine, [
         Request(
@@ -121,23 +128,31 @@ def _engine_and_requests(bodies: list[dict[str, Any]]) -> tuple[Any, list[Any]]:
     ]
 
 
-class _service:  # noqa: N801 -- used as a `with` block
-    """The service, its engine on one core and everything else on the other."""
+def _rates(requests: int, tokens: int, seconds: float) -> dict[str, float]:
+    return {"requests_per_second": requests / seconds, "tokens_per_second": tokens / seconds}
 
-    def __init__(self, port: int) -> None:
+
+class _service:  # noqa: N801 -- used as a `with` block
+    """The service, its engines on one core and everything else on the other."""
+
+    def __init__(self, port: int, models: Mapping[str, str | None]) -> None:
         from service.config import ModelConfig, ServiceConfig
         from service.running import serving
 
-        self._serving = serving(ServiceConfig(port=port, models=(ModelConfig(max_running=MAX_RUNNING),)))
+        offered = tuple(ModelConfig(name=name, model=model, max_running=MAX_RUNNING) for name, model in models.items())
+        self._names, self._serving = tuple(models), serving(ServiceConfig(port=port, models=offered))
 
     def __enter__(self) -> str:
         import psutil
         from ray import serve
 
         address = self._serving.__enter__()
-        replica = serve.get_deployment_handle("model zoo", "skipvision").stats.remote().result()["pid"]
+        replicas = {
+            serve.get_deployment_handle(f"model {name}", f"skipvision {name}").stats.remote().result()["pid"]
+            for name in self._names
+        }
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-            _pin(process.pid, ENGINE_CORE if process.pid == replica else OTHER_CORE)
+            _pin(process.pid, ENGINE_CORE if process.pid in replicas else OTHER_CORE)
         return address
 
     def __exit__(self, *error: object) -> None:
@@ -148,6 +163,17 @@ def _pin(pid: int, core: int) -> None:
     """All threads of a process."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
+
+
+def _ask_one_by_one(address: str, bodies: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """In a process of its own, as clients are."""
+    os.sched_setaffinity(0, {OTHER_CORE})
+    return asyncio.run(_one_by_one(address, bodies))
+
+
+def _ask_at_once(address: str, bodies: list[dict[str, Any]]) -> dict[str, float]:
+    os.sched_setaffinity(0, {OTHER_CORE})
+    return asyncio.run(_rate(address, bodies))
 
 
 async def _one_by_one(address: str, bodies: list[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -162,7 +188,7 @@ async def _one_by_one(address: str, bodies: list[dict[str, Any]]) -> list[tuple[
     return told[len(told) // 10 :]
 
 
-async def _rate(address: str, bodies: list[dict[str, Any]]) -> float:
+async def _rate(address: str, bodies: list[dict[str, Any]]) -> dict[str, float]:
     async def ask(session: aiohttp.ClientSession, body: dict[str, Any]) -> int:
         async with session.post("/v1/chat/completions", json=body) as answer:
             return int((await answer.json())["usage"]["completion_tokens"])
@@ -171,7 +197,7 @@ async def _rate(address: str, bodies: list[dict[str, Any]]) -> float:
         await asyncio.gather(*(ask(session, body) for body in bodies[:MAX_RUNNING]))
         started = time.perf_counter()
         tokens = await asyncio.gather(*(ask(session, body) for body in bodies))
-        return sum(tokens) / (time.perf_counter() - started)
+        return _rates(len(tokens), sum(tokens), time.perf_counter() - started)
 
 
 def _percentiles(seconds: list[float]) -> dict[str, float]:

@@ -83,10 +83,11 @@ def gpu(result: Result) -> str:
         rows,
         f"{_where(result)} Shape {shape} with random weights in {result['dtype']}. Median (lowest–highest) of "
         f"{found['rounds']} rounds over {found['images']} images, {found['new_tokens']} new tokens each, up to "
-        f"{found['running']} requests at once; transformers' `generate` at its best batch size of those that stand here. The limit is what "
-        f"square matrix products ({matmul / 1e12:.0f} TFLOP/s) and large copies ({copy / 1e12:.2f} TB/s), measured in the "
-        "same run, would allow for the executed work: operations of the vision tower and the prompts, and bytes of "
-        "weights, keys and values while decoding, one after the other. Stages in seconds by the GPU's own events.",
+        f"{found['running']} requests at once; transformers' `generate` at its best batch size of those that stand "
+        f"here. The limit is what square matrix products ({matmul / 1e12:.0f} TFLOP/s) and large copies "
+        f"({copy / 1e12:.2f} TB/s), measured in the same run, would allow for the executed work: "
+        "operations of the vision tower and the prompts, and bytes of weights, keys and values while decoding, one "
+        "after the other. Stages in seconds by the GPU's own events.",
     )
 
 

@@ -43,6 +43,13 @@ TIDY_SECONDS = 2.0
 """Between looks at the key files, and savings of the ledger."""
 
 
+def log_to_stderr() -> None:
+    """The service's own lines, as they are: one JSON object each, among whatever else its process says there."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(logging.StreamHandler())
+
+
 @dataclass(slots=True)
 class Visit:
     """One request, for the log."""
@@ -94,8 +101,8 @@ class Door:
             await self._pictures.close()
             self._ledger.close()
 
-    def tenant(self, request: Request) -> TenantConfig:
-        """Who asks.
+    async def tenant(self, request: Request) -> TenantConfig:
+        """Who asks. Not in a thread of its own, which the framework would give to what is not `async`.
 
         Raises:
             ApiError: 401.

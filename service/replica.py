@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from service.config import ModelConfig
 from service.wire import Event, Failed, Piece, Question, Spent, SpokenToken
-from skipvision.engine import Answer, Engine, Request, TokenLogprobs
+from skipvision.engine import Answer, Delta, Engine, Request, TokenLogprobs
 from skipvision.engine.driver import EngineDriver, News, Refused
 from skipvision.engine.grammar import Grammars
 from skipvision.engine.token_map import TokenMap, map_tokens
@@ -44,20 +43,54 @@ class Replica:
         self._location = resolve_model(model.model)
         self._grammars: Grammars | None = None
         self._listeners: dict[str, asyncio.Queue[News]] = {}
+        self._only_wholes: set[str] = set()
+        """Questions whose answers are told when they are whole."""
         self._tokens: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver = EngineDriver(self._engine, self._tell, stall_seconds=model.stall_seconds)
 
     async def answer(self, question: Question) -> list[Event]:
         """All that is said to a question, at once."""
-        async with aclosing(self._events(question, pace_seconds=None)) as told:
-            return [event async for events in told for event in events]
+        heard = self._listen(question, only_wholes=True)
+        try:
+            if (failed := await self._submit(question)) is not None:
+                return [failed]
+            answers: list[Answer] = []
+            while len(answers) < question.answers:
+                said = _said_in(await heard.get())
+                if isinstance(said, Failed):
+                    return [said]
+                assert said.answer is not None, "only wholes are told"
+                answers.append(said.answer)
+            return [*map(self._whole, answers), await self._spent(question, answers)]
+        finally:
+            self._forget(question)
 
-    async def stream(self, question: Question) -> AsyncIterator[list[Event]]:
+    async def stream(self, question: Question) -> AsyncGenerator[list[Event], None]:
         """What is said to a question, as it comes. Leaving early gives the question up within a step."""
-        async with aclosing(self._events(question, pace_seconds=PACE_SECONDS)) as told:
-            async for events in told:
-                yield events
+        heard = self._listen(question, only_wholes=False)
+        answers: list[Answer] = []
+        held: list[Event] = []
+        try:
+            if (failed := await self._submit(question)) is not None:
+                yield [failed]
+                return
+            while len(answers) < question.answers:
+                for news in await _all_of(heard):
+                    said = _said_in(news)
+                    if isinstance(said, Failed):
+                        yield [*held, said]
+                        return
+                    held.append(self._piece(said))
+                    if said.answer is not None:
+                        answers.append(said.answer)
+                if len(answers) < question.answers:
+                    yield _joined(held)
+                    held = []
+                    await asyncio.sleep(PACE_SECONDS)
+            yield [*_joined(held), await self._spent(question, answers)]
+        finally:
+            self._forget(question)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For the autoscaler: tokens of the questions that are here."""
@@ -76,48 +109,36 @@ class Replica:
             "pid": os.getpid(),
         }
 
-    async def _events(self, question: Question, *, pace_seconds: float | None) -> AsyncGenerator[list[Event], None]:
-        """As `stream`.
-
-        Args:
-            pace_seconds: least time between two sendings. None: all at the end.
-        """
-        heard = self._listen(question)
-        answers: list[Answer] = []
-        held: list[Event] = []
-        try:
-            try:
-                self._driver.submit(await self._request(question))
-            except InputError as error:
-                yield [Failed(error)]
-                return
-            while len(answers) < question.answers:
-                for news in await _all_of(heard):
-                    if isinstance(news, Refused) or (news.answer is not None and news.answer.error is not None):
-                        yield [*held, Failed(_error_of(news))]
-                        return
-                    held.append(self._piece(news))
-                    if news.answer is not None:
-                        answers.append(news.answer)
-                if pace_seconds is not None and len(answers) < question.answers:
-                    yield _joined(held)
-                    held = []
-                    await asyncio.sleep(pace_seconds)
-            yield [*_joined(held), await self._spent(question, answers)]
-        finally:
-            del self._listeners[question.request_id], self._tokens[question.request_id]
-            self._driver.cancel(question.request_id)  # of one that is answered nothing is left to be given up
-
-    def _listen(self, question: Question) -> asyncio.Queue[News]:
+    def _listen(self, question: Question, *, only_wholes: bool) -> asyncio.Queue[News]:
         self._loop = asyncio.get_running_loop()
         self._tokens[question.request_id] = question.tokens
+        if only_wholes:
+            self._only_wholes.add(question.request_id)
         self._listeners[question.request_id] = asyncio.Queue()
         return self._listeners[question.request_id]
+
+    async def _submit(self, question: Question) -> Failed | None:
+        """Give a question to the engine. What is wrong with it, where that is known without the engine."""
+        try:
+            self._driver.submit(await self._request(question))
+        except InputError as error:
+            return Failed(error)
+        return None
+
+    def _forget(self, question: Question) -> None:
+        """Give a question up; of one that is answered nothing is left to be given up."""
+        del self._listeners[question.request_id], self._tokens[question.request_id]
+        self._only_wholes.discard(question.request_id)
+        self._driver.cancel(question.request_id)
 
     def _tell(self, news: Sequence[News]) -> None:
         """In the engine's thread: once for each step, since waking the loop costs as much as a small step."""
         assert self._loop is not None, "nobody is told before somebody has asked"
-        self._loop.call_soon_threadsafe(self._hand_out, news)
+        if wanted := [each for each in news if self._is_wanted(each)]:
+            self._loop.call_soon_threadsafe(self._hand_out, wanted)
+
+    def _is_wanted(self, news: News) -> bool:
+        return isinstance(news, Refused) or news.answer is not None or news.request_id not in self._only_wholes
 
     def _hand_out(self, news: Sequence[News]) -> None:
         for each in news:
@@ -144,11 +165,14 @@ class Replica:
     def _load_grammars(self) -> Grammars:
         return Grammars(load_processor(self._location).tokenizer, self._engine.family.eos_token_ids)
 
-    def _piece(self, news: Any) -> Piece:
+    def _piece(self, news: Delta) -> Piece:
         tokens = None if news.logprobs is None else (self._spoken(news.logprobs),)
-        return Piece(
-            news.index, news.text, int(news.token_id is not None), tokens, news.answer and news.answer.finish_reason
-        )
+        reason = None if news.answer is None else news.answer.finish_reason
+        return Piece(news.index, news.text, int(news.token_id is not None), tokens, reason)
+
+    def _whole(self, answer: Answer) -> Piece:
+        tokens = None if answer.logprobs is None else tuple(map(self._spoken, answer.logprobs))
+        return Piece(answer.index, answer.text, len(answer.output_ids), tokens, answer.finish_reason)
 
     def _spoken(self, logprobs: TokenLogprobs) -> SpokenToken:
         text = self._engine.family.detokenize
@@ -234,8 +258,11 @@ def _joined(pieces: Iterable[Event]) -> list[Event]:
     return list(joined.values())
 
 
-def _error_of(news: Any) -> Any:
-    return news.error if isinstance(news, Refused) else news.answer.error
+def _said_in(news: News) -> Delta | Failed:
+    """What is said of a question, or why nothing can be."""
+    if isinstance(news, Refused):
+        return Failed(news.error)
+    return news if news.answer is None or news.answer.error is None else Failed(news.answer.error)
 
 
 def _parsed(skip: str) -> SkipConfig:

@@ -8,17 +8,21 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import ProxyLocation
+from ray.serve.handle import DeploymentHandle
 
-from service.application import application
+from service.app import build_app
 from service.config import ServiceConfig
-from service.models import offers
+from service.door import Door, log_to_stderr
+from service.listening import bound_socket, listening
+from service.models import Offer, offers
+from service.replicas import Readiness, deployment_of
 from skipvision.errors import ConfigError
 
-APP = "skipvision"
 _SLOTS = 6
 """CPUs that a local Ray claims to have, at least: permissions, not cores."""
 
@@ -28,28 +32,42 @@ def serving(config: ServiceConfig) -> Iterator[str]:
     """A service inside the `with` block, at the address that is given; requests that are being answered are finished
     before it ends.
 
+    The door is in this process, which everything else ends with: a request then passes Ray once.
+
     Raises:
-        ConfigError: a setting is wrong, or no cluster answers at `ray_address`; nothing was started.
+        ConfigError: a setting is wrong, the address is taken, or no cluster answers at `ray_address`; nothing was
+            started.
     """
-    built = application(config)
-    is_ours = _connect(config)
-    try:
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(host=config.host, port=config.port, keep_alive_timeout_s=60),
-        )
-        serve.run(built, name=APP, route_prefix="/")
-        yield f"http://{config.host}:{config.port}"
-    finally:
-        serve.delete(APP)  # waits for what is being answered, which `shutdown` does not
-        if is_ours:
-            serve.shutdown()  # type: ignore[no-untyped-call]
-        ray.shutdown()
+    offered = offers(config.models)
+    with bound_socket(config.host, config.port) as bound:
+        is_ours = _connect(config)
+        try:
+            serve.start(proxy_location=ProxyLocation.Disabled)
+            replicas = {name: _deploy(offer, config) for name, offer in offered.items()}
+            app = build_app(Door(config, offered, replicas), Readiness(offered, app_name))
+            with listening(app, bound, drain_seconds=config.drain_seconds):
+                yield f"http://{config.host}:{config.port}"
+        finally:
+            for offer in offered.values():
+                serve.delete(app_name(offer))
+            if is_ours:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+
+
+def app_name(offer: Offer) -> str:
+    """Of the Serve application that holds one model's replicas."""
+    return f"skipvision {offer.name}"
+
+
+def _deploy(offer: Offer, config: ServiceConfig) -> DeploymentHandle[Any]:
+    return serve.run(deployment_of(offer, config), name=app_name(offer), route_prefix=None)
 
 
 def run(config: ServiceConfig) -> None:
     """Serve until SIGTERM or an interrupt from the keyboard."""
     stopped = threading.Event()
+    log_to_stderr()
     with serving(config) as address:
         signal.signal(signal.SIGTERM, lambda *_: stopped.set())  # Ray has put its own there, which leaves at once
         _tell(config, address)
@@ -71,7 +89,7 @@ def _connect(config: ServiceConfig) -> bool:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray's 15 leaves a replica a thirtieth of a core beside one other busy process.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    wanted = 1 + sum(model.max_replicas * model.cpus for model in config.models)
+    wanted = sum(model.max_replicas * model.cpus for model in config.models)
     ray.init(
         "local", num_cpus=max(_SLOTS, int(wanted + 1)), include_dashboard=False, log_to_driver=False,
         logging_level=logging.ERROR,

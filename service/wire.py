@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from skipvision.conversation import Conversation
 from skipvision.engine import Sampling
+from skipvision.engine.request import FinishReason
 from skipvision.errors import CapacityError, InputError
 
 
@@ -52,7 +53,7 @@ class Piece:
     output_tokens: int
     tokens: tuple[SpokenToken, ...] | None
     """None: the question did not ask for log-probabilities."""
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishReason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,7 @@ class Service:
             import ray
             from ray import serve
             ray.init({self.cluster!r}, log_to_driver=False, logging_level="ERROR")
-            replicas = serve.get_deployment_handle("model zoo", "skipvision")
+            replicas = serve.get_deployment_handle("model zoo", "skipvision zoo")
             """
         script = textwrap.dedent(head) + textwrap.dedent(code)
         ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
@@ -72,26 +72,33 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @contextmanager
-def running_service(folder: Path, settings: dict[str, Any]) -> Iterator[Service]:
-    """A service inside the `with` block, on a cluster of its own."""
+def local_cluster() -> Iterator[str]:
+    """A Ray cluster on this machine, and its address."""
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 6, "include_dashboard": False})
     try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+@contextmanager
+def running_service(folder: Path, settings: dict[str, Any]) -> Iterator[Service]:
+    """A service inside the `with` block, on a cluster of its own."""
+    with local_cluster() as cluster:
         port = free_port()
         file, log = folder / "service.yaml", folder / "log"
-        file.write_text(yaml.safe_dump({"port": port, "ray_address": cluster.address, **settings}))
+        file.write_text(yaml.safe_dump({"port": port, "ray_address": cluster, **settings}))
         command = [sys.executable, "-m", "skipvision.cli", "serve", str(file)]
         with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
             try:
                 wait_until_ready(f"http://127.0.0.1:{port}/readyz", process, log)
-                yield Service(f"http://127.0.0.1:{port}", cluster.address, log)
+                yield Service(f"http://127.0.0.1:{port}", cluster, log)
             finally:
                 process.terminate()
                 process.wait(60)
-    finally:
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="session")
