@@ -46,6 +46,7 @@ PAGES: dict[str, dict[str, Source]] = {
     "docs/fetching.md": {"urls": Source("urls", tables.urls)},
     "docs/rows.md": {"questions": Source("questions", tables.questions)},
     "docs/fuzzing.md": {"fuzz": Source("fuzz", tables.fuzz)},
+    "docs/serving.md": {"service": Source("service", tables.service)},
     "docs/training.md": {"training": Source("training", tables.training)},
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }

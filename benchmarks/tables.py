@@ -91,6 +91,39 @@ def gpu(result: Result) -> str:
     )
 
 
+def service(result: Result) -> str:
+    """What HTTP and Ray Serve add to one request, and what they leave of the engine's throughput."""
+    rows = [
+        (
+            f"one request at a time: {kind['kind']}",
+            *(f"{kind[part]['p50_ms']:.1f} ms, {kind[part]['p99_ms']:.1f}" for part in ("engine_alone", "service")),
+            f"{kind['added']['p50_ms']:.1f} ms, {kind['added']['p99_ms']:.1f} added",
+        )
+        for kind in result["kinds"]
+    ]
+    for measured in result["throughput"]:
+        unit = "requests" if measured["model"] == "zoo" else "tokens"
+        alone, served = (measured[part][f"{unit}_per_second"] for part in ("engine_alone", "service"))
+        rows.append(
+            (
+                f"at once: `{measured['model']}`",
+                f"{alone:.0f} {unit}/s",
+                f"{served:.0f} {unit}/s",
+                f"{served / alone:.1%}",
+            )
+        )
+    return _table(
+        ("asked", "engine alone", "service", "what that is"),
+        rows,
+        f"{_where(result)} {result['requests']} requests one after another, of 8 tokens with the model that ships; "
+        f"{result['load']} at once, of 64 tokens, with it, whose answers end after two or three, and with random "
+        "weights of 92 million parameters, whose answers end when they must. Median and 99th percentile. The engine "
+        "has a core to itself, in its replica as when it is alone; the client, the door and Ray share the other. What "
+        "is added is a request's time less the engine's own in it; to images, decoding in a child process. Ray "
+        f"{result['serve']['ray']}, uvicorn {result['serve']['uvicorn']}.",
+    )
+
+
 def limits(result: Result) -> str:
     """How near the engine comes to what the machine's matrix products and copies allow."""
     matmul, copy = (result[name]["median"] for name in ("matmul_flops_per_second", "copy_bytes_per_second"))

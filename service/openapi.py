@@ -14,7 +14,16 @@ CHAT: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": _REF.format(model="ChatRequest")}}},
-    }
+    },
+    "responses": {
+        "200": {
+            "description": "The answer; with `stream`, its chunks, each an event's `data`, and at last `[DONE]`.",
+            "content": {
+                "application/json": {"schema": {"$ref": _REF.format(model="ChatCompletion")}},
+                "text/event-stream": {"schema": {"$ref": _REF.format(model="ChatEvent")}},
+            },
+        }
+    },
 }
 """Of the route that reads its body by hand, so that its size is known before it is read."""
 
@@ -35,6 +44,63 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "The service is full or starting; Retry-After says when to come again.",
     }.items()
 }
+
+_COUNT = {"type": "integer", "minimum": 0}
+_COMPLETION = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices", "usage", "skipvision"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion"},
+        "created": _COUNT,
+        "model": {"type": "string"},
+        "choices": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "message", "logprobs", "finish_reason"],
+                "properties": {
+                    "index": _COUNT,
+                    "message": {
+                        "type": "object",
+                        "required": ["role", "content", "refusal"],
+                        "properties": {
+                            "role": {"const": "assistant"},
+                            "content": {"type": "string"},
+                            "refusal": {"type": "null"},
+                        },
+                    },
+                    "logprobs": {"type": ["object", "null"]},
+                    "finish_reason": {"enum": ["stop", "length"]},
+                },
+            },
+        },
+        "usage": {
+            "type": "object",
+            "required": ["prompt_tokens", "completion_tokens", "total_tokens", "skipvision"],
+            "properties": {
+                "prompt_tokens": _COUNT,
+                "completion_tokens": _COUNT,
+                "total_tokens": _COUNT,
+                "skipvision": {
+                    "type": "object",
+                    "description": "Visual tokens by fate, and modelled work beside that of all tokens.",
+                    "additionalProperties": {"type": "integer"},
+                },
+            },
+        },
+        "skipvision": {
+            "type": "object",
+            "required": ["seconds", "token_maps"],
+            "properties": {
+                "seconds": {"type": "object", "additionalProperties": {"type": "number"}},
+                "token_maps": {"type": "array", "items": {"type": "object"}},
+            },
+        },
+    },
+}
+
+_EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 _REFUSAL = {
     "type": "object",
@@ -62,7 +128,9 @@ def describe(app: FastAPI) -> None:
         document = found()
         body = ChatRequest.model_json_schema(ref_template=_REF)
         components = document.setdefault("components", {})
-        components.setdefault("schemas", {}).update(body.pop("$defs", {}), ChatRequest=body, Refusal=_REFUSAL)
+        components.setdefault("schemas", {}).update(
+            body.pop("$defs", {}), ChatRequest=body, Refusal=_REFUSAL, ChatCompletion=_COMPLETION, ChatEvent=_EVENT
+        )
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in document["paths"].items():
             if path.startswith("/v1/"):

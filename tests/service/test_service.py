@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
+import psutil
 import pytest
 from openai import APIStatusError, OpenAI
 from selenium.webdriver import Keys
@@ -14,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.service.browser import browser
-from tests.service.conftest import KEYS, Service
+from tests.service.conftest import KEYS, Service, running_service
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +321,49 @@ def test_a_client_that_leaves_is_given_up(service, picture_url):
     after = _settled(service)
     assert after["finished"]["cancelled"] - before["finished"]["cancelled"] >= 4, "one may have ended by itself"
     assert after["free_pages"] == after["num_pages"]
+
+
+def test_the_log_has_a_line_for_each_request_and_nothing_of_what_was_asked_shown_or_answered(service, picture_url):
+    with service.client() as client:
+        right = client.post("/v1/chat/completions", json=body(messages=about(picture_url, "Describe the wombat.")))
+        wrong = client.post("/v1/chat/completions", json=body(messages=about("data:,wombat"), stream=True))
+    written = service.log.read_text()
+    lines = {}
+    for line in written.splitlines():
+        if line.startswith("{"):
+            told = json.loads(line)
+            lines[told["request_id"]] = told
+    ended = [lines[answer.headers["x-request-id"]] for answer in (right, wrong)]
+    assert [(line["status"], line["tenant"], line["model"], line["images"]) for line in ended] == [
+        (200, "full", "zoo", 1), (400, "full", "zoo", 1),
+    ]  # fmt: skip
+    assert ended[0]["prompt_tokens"] == right.json()["usage"]["prompt_tokens"]
+    assert ended[1]["code"] == error_of(wrong)["code"]
+    assert all(line["seconds"] >= 0 for line in ended)
+    secrets = ["wombat", picture_url[30:60], right.json()["choices"][0]["message"]["content"], *KEYS.values()]
+    assert [secret for secret in secrets if secret in written] == []
+
+
+@pytest.mark.faults
+def test_what_a_lost_replica_had_not_begun_to_answer_is_asked_of_another(tmp_path):
+    """Two replicas, both busy, one of which is killed: every answer that is told whole is told all the same."""
+    settings = {"models": [{"max_running": 8, "min_replicas": 2, "max_replicas": 2}]}
+    schema = {"type": "object", "properties": {"x": {"type": "string", "minLength": 3000}}, "required": ["x"]}
+    wish = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}  # which does not end before
+    asked = body(max_tokens=300, response_format=wish)
+    with running_service(tmp_path, settings) as service, ThreadPoolExecutor(12) as pool:
+
+        def ask(_: int) -> httpx.Response:
+            return httpx.post(f"{service.address}/v1/chat/completions", json=asked, timeout=120)
+
+        answers = [pool.submit(ask, number) for number in range(12)]
+        time.sleep(0.3)
+        busy = [process for process in psutil.process_iter() if "ServeReplica:skipvision zoo" in process.name()
+                or "ServeReplica:skipvision zoo" in " ".join(process.cmdline())]  # fmt: skip
+        assert len(busy) == 2
+        assert not any(answer.done() for answer in answers), "so that the one that is killed is answering some"
+        busy[0].kill()
+        assert {answer.result().status_code for answer in answers} == {200}
 
 
 @pytest.mark.faults
