@@ -88,6 +88,9 @@ class Replica:
                     yield _joined(held)
                     held = []
                     await asyncio.sleep(PACE_SECONDS)
+            if question.token_maps:  # they take as long as the images did, and nobody waits for the answer's end
+                yield _joined(held)
+                held = []
             yield [*_joined(held), await self._spent(question, answers)]
         finally:
             self._forget(question)

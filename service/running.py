@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ def serving(config: ServiceConfig) -> Iterator[str]:
         is_ours = _connect(config)
         try:
             serve.start(proxy_location=ProxyLocation.Disabled)
-            replicas = {name: _deploy(offer, config) for name, offer in offered.items()}
+            replicas = _deploy(offered, config)
             app = build_app(Door(config, offered, replicas), Readiness(offered, app_name))
             with listening(app, bound, drain_seconds=config.drain_seconds):
                 yield f"http://{config.host}:{config.port}"
@@ -60,8 +60,13 @@ def app_name(offer: Offer) -> str:
     return f"skipvision {offer.name}"
 
 
-def _deploy(offer: Offer, config: ServiceConfig) -> DeploymentHandle[Any]:
-    return serve.run(deployment_of(offer, config), name=app_name(offer), route_prefix=None)
+def _deploy(offered: Mapping[str, Offer], config: ServiceConfig) -> dict[str, DeploymentHandle[Any]]:
+    """Start the replicas of all models at once, each model an application of its own."""
+    targets = [
+        serve.RunTarget(deployment_of(offer, config), name=app_name(offer), route_prefix=None)
+        for offer in offered.values()
+    ]
+    return dict(zip(offered, serve.run_many(targets), strict=True))
 
 
 def run(config: ServiceConfig) -> None:

@@ -30,13 +30,13 @@ export class Lane {
     this.#run(true);
     try {
       for await (const chunk of chunks) this.#take(chunk, elapsed());
-      this.seconds = elapsed();
+      this.seconds ??= elapsed();
     } catch (error) {
       this.#fail(error);
       throw error;
     } finally {
       clearInterval(clock);
-      this.#show("seconds", secondsText(elapsed()));
+      this.#show("seconds", secondsText(this.seconds ?? elapsed()));
       this.#run(false);
     }
   }
@@ -47,6 +47,7 @@ export class Lane {
       if (!this.text) this.#show("first", secondsText(elapsed));
       this.said.append(piece); // as text, whatever is in it
     }
+    if (chunk.choices?.[0]?.finish_reason) this.seconds = elapsed; // the map of tokens, which follows, is no part of it
     this.skipvision = chunk.skipvision ?? this.skipvision;
     if (chunk.usage) this.#count(chunk.usage);
   }

@@ -54,6 +54,8 @@ def shortened(body: Any) -> Any:
             body["n"] = 2
         if isinstance(body.get("model"), str) and "x" not in body["model"]:
             body["model"] = "zoo"  # or nearly all would end at a model that is not there
+        if len(repr(body.get("messages"))) % 2:
+            body["messages"] = [{"role": "user", "content": "hello"}]  # or at messages that say nothing
     return body
 
 
