@@ -47,6 +47,7 @@ def _asked(row: Mapping[str, Any], pictures: Mapping[int, np.ndarray], sampling:
             # Views of the block in shared memory: nothing is copied until the engine moves them to its device.
             images=tuple(pictures[number] for number in row[PICTURES]),
             sampling=_sampling(sampling, own, row[ROW_KEY]),
+            whole=True,
         )
     except InputError as error:
         return error

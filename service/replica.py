@@ -53,7 +53,7 @@ class Replica:
         """All that is said to a question, at once."""
         heard = self._listen(question, only_wholes=True)
         try:
-            if (failed := await self._submit(question)) is not None:
+            if (failed := await self._submit(question, whole=True)) is not None:
                 return [failed]
             answers: list[Answer] = []
             while len(answers) < question.answers:
@@ -72,7 +72,7 @@ class Replica:
         answers: list[Answer] = []
         held: list[Event] = []
         try:
-            if (failed := await self._submit(question)) is not None:
+            if (failed := await self._submit(question, whole=False)) is not None:
                 yield [failed]
                 return
             while len(answers) < question.answers:
@@ -120,10 +120,10 @@ class Replica:
         self._listeners[question.request_id] = asyncio.Queue()
         return self._listeners[question.request_id]
 
-    async def _submit(self, question: Question) -> Failed | None:
+    async def _submit(self, question: Question, *, whole: bool) -> Failed | None:
         """Give a question to the engine. What is wrong with it, where that is known without the engine."""
         try:
-            self._driver.submit(await self._request(question))
+            self._driver.submit(await self._request(question, whole=whole))
         except InputError as error:
             return Failed(error)
         return None
@@ -148,8 +148,9 @@ class Replica:
             if (listener := self._listeners.get(each.request_id)) is not None:
                 listener.put_nowait(each)
 
-    async def _request(self, question: Question) -> Request:
+    async def _request(self, question: Question, *, whole: bool) -> Request:
         return Request(
+            whole=whole,
             request_id=question.request_id,
             prompt=question.conversation,
             images=question.images,

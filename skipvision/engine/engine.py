@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypedDict, Unpack
 
@@ -179,7 +180,7 @@ class Engine:
         Raises:
             InputError: one of them is wrong; none was started.
         """
-        accepted = [self._accept(request) for request in requests]
+        accepted = [self._accept(replace(request, whole=True)) for request in requests]
         if len({request.request_id for request in requests}) < len(requests):
             raise InputError("two of the requests have the same id; give each its own")
         answers = {(delta.request_id, delta.index): delta.answer for delta in self._follow(accepted) if delta.answer}

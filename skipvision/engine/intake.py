@@ -80,7 +80,7 @@ class Intake:
                 prompt=prompt,
                 plan=plan,
                 images=pictures,
-                text=AnswerText(self._family.detokenize, request.sampling.stop),
+                text=AnswerText(self._family.detokenize, request.sampling.stop, whole=request.whole),
                 added_at=added_at,
                 adapter=request.adapter,
                 index=index,

@@ -100,6 +100,9 @@ class Request:
     logits_hook: LogitsHook | None = None
     """Has its say before each token is chosen. One that fails ends its own request, and no other."""
     priority: Priority = "normal"
+    whole: bool = False
+    """Tell the text with the last delta alone, which costs less, where nobody reads along; what it stops at is still
+    looked for as it comes."""
     request_id: str = field(default_factory=lambda: uuid4().hex)
 
 

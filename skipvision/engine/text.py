@@ -67,9 +67,15 @@ class StopStrings:
 
 
 class AnswerText:
-    """The text of one answer while it grows."""
+    """The text of one answer while it grows.
 
-    def __init__(self, detokenize: Callable[[Sequence[int]], str], stop: Sequence[str]) -> None:
+    Args:
+        whole: give it at the end, from all tokens at once, where no stop string must be looked for before.
+    """
+
+    def __init__(self, detokenize: Callable[[Sequence[int]], str], stop: Sequence[str], *, whole: bool = False) -> None:
+        self._detokenize, self._waits = detokenize, whole and not stop
+        self._waiting: list[int] = []
         self._tokens = Detokeniser(detokenize)
         self._stops = StopStrings(stop)
         self._pieces: list[str] = []
@@ -81,12 +87,22 @@ class AnswerText:
 
     def push(self, token: int) -> str:
         """Take one token; the text it makes certain."""
+        if self._waits:
+            self._waiting.append(token)
+            return ""
         return self._keep(self._stops.push(self._tokens.push(token)))
 
     def finish(self) -> str:
         """No token follows; the text that was still held back."""
         if self.stopped:
             return ""
+        if self._waits:
+            text = self._detokenize(self._waiting)
+            if _UNFINISHED not in text:
+                return self._keep(text)
+            # One character that is cut off can take those before it along, where a tokenizer reads bytes by runs.
+            self._keep("".join(map(self._tokens.push, self._waiting)))
+            return self.so_far() + self._keep(self._tokens.finish())
         last = self._stops.push(self._tokens.finish())
         return self._keep(last + self._stops.finish())
 

@@ -42,6 +42,34 @@ def test_pieces_join_to_the_whole_text_and_none_is_half_a_character(bytes_tokeni
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+@pytest.mark.parametrize("text", ["plain words", "日本語", "🚀🚀", " a  b ", ""])
+@pytest.mark.parametrize("cut", [0, 1, 2, 5])
+def test_what_is_told_whole_is_what_its_pieces_join_to(
+    bytes_tokenizer: Tokenizer, pieces_tokenizer: Tokenizer, text: str, cut: int
+) -> None:
+    for tokenizer, ids in (
+        (bytes_tokenizer, bytes_tokenizer.encode(text).ids),
+        (pieces_tokenizer, [1, *(7 + byte for byte in text.encode()), 4]),
+        (pieces_tokenizer, [7 + byte for byte in text.encode()]),
+    ):
+        some = ids[: len(ids) - cut]
+        whole, piecewise = (
+            AnswerText(lambda few, t=tokenizer: t.decode(list(few)), (), whole=w) for w in (True, False)
+        )
+        assert [whole.push(token) for token in some] == [""] * len(some)
+        told = whole.finish()
+        expected = "".join([*map(piecewise.push, some), piecewise.finish()])
+        assert told == whole.so_far() == expected
+
+
+def test_a_stop_string_is_looked_for_as_it_comes_although_the_text_is_told_whole(bytes_tokenizer: Tokenizer) -> None:
+    text = AnswerText(lambda few: bytes_tokenizer.decode(list(few)), ("stop",), whole=True)
+    for token in bytes_tokenizer.encode("go stop").ids:
+        text.push(token)
+    assert text.stopped
+    assert text.so_far() == "go "
+
+
 def test_a_character_cut_off_at_the_end_is_left_out(bytes_tokenizer: Tokenizer) -> None:
     ids = bytes_tokenizer.encode("red 🚀").ids
     for cut in (1, 2, 3):
