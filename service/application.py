@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from service.app import build_app
 from service.config import ServiceConfig
 from service.door import Door, log_to_stderr
+from service.meter import published
 from service.models import Offer, offers
 from service.replicas import Readiness, deployment_of, most_ongoing
 from skipvision.config import check
@@ -44,7 +45,7 @@ class ServedDoor:
         self, config: ServiceConfig, offered: Mapping[str, Offer], replicas: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
         log_to_stderr()
-        self._door = Door(config, offered, replicas)
+        self._door = Door(config, offered, replicas, published(config))
         self._ready = Readiness(offered, lambda _: serve.get_replica_context().app_name)
 
     def __serve_build_asgi_app__(self) -> Any:

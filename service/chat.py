@@ -179,8 +179,8 @@ def _usage(spent: Spent) -> dict[str, Any]:
     ours = {
         **spent.by_fate,
         "tokens_saved": read_less,
-        "flops": spent.flops,
-        "flops_all_tokens": spent.flops_all_tokens,
+        "flops": sum(spent.flops.values()),
+        "flops_all_tokens": sum(spent.flops_all_tokens.values()),
         "kv_bytes": spent.kv_bytes,
         "kv_bytes_all_tokens": spent.kv_bytes_all_tokens,
     }

@@ -153,6 +153,12 @@ class ServiceConfig:
     drain_seconds: Seconds = 60.0
     """How long a replica or a door that is taken away may take to finish what it has begun."""
 
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of its own at which `/metrics` is answered, to anybody who reaches it. None: nothing is published."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of that port."""
+
     ray_address: str | None = None
     """A running Ray cluster. None: start Ray on this machine for the time of the service."""
 
@@ -161,6 +167,8 @@ class ServiceConfig:
             raise ConfigError("models is empty; name at least one, or leave it out for the model that ships")
         if self.anonymous.key_hashes or self.anonymous.key_files or self.anonymous.key_env:
             raise ConfigError("anonymous has keys, and is for those who have none; put it among the tenants")
+        if self.metrics_port == self.port:
+            raise ConfigError(f"metrics_port is {self.port}, where requests are answered; choose another")
         if self.max_tokens > self.most_tokens:
             raise ConfigError(f"max_tokens is {self.max_tokens} and most_tokens {self.most_tokens}; raise the latter")
         if not (self.tenants or self.insecure or _is_loopback(self.host)):

@@ -33,9 +33,11 @@ from service.config import ServiceConfig
 from service.errors import AUTHENTICATION, PERMISSION, QUOTA, RATE, ApiError, answer_to
 from service.ledger import Ledger
 from service.limits import Admission, Limits, RateLimitError
+from service.meter import ServiceMeter
 from service.models import Offer, find
 from service.pictures import Pictures
 from service.wire import Event, Piece, Spent
+from skipvision.metrics import Registry
 
 log = logging.getLogger("skipvision.service")
 
@@ -50,17 +52,25 @@ def log_to_stderr() -> None:
     log.addHandler(logging.StreamHandler())
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, slots=True)
 class Visit:
-    """One request, for the log."""
+    """One request, for the log and the meter."""
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
     began: float = field(default_factory=time.monotonic)
     told: dict[str, Any] = field(default_factory=dict)
+    meter: ServiceMeter
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.meter.begin()
 
     def end(self, status: int, code: str | None = None) -> None:
-        seconds = round(time.monotonic() - self.began, 4)
-        line = {"request_id": self.request_id, "status": status, "code": code, "seconds": seconds, **self.told}
+        self.ended = True
+        seconds = time.monotonic() - self.began
+        self.meter.end(status, seconds)
+        told = {"status": status, "code": code, "seconds": round(seconds, 4), **self.told}
+        line = {"request_id": self.request_id, **told}
         log.info("%s", json.dumps(line))
 
     def fail(self, error: Exception) -> ApiError:
@@ -77,16 +87,22 @@ class Door:
 
     Args:
         replicas: of each model that is offered, by its name.
+        registry: what is counted goes there.
     """
 
     def __init__(
-        self, config: ServiceConfig, offered: Mapping[str, Offer], replicas: Mapping[str, DeploymentHandle[Any]]
+        self,
+        config: ServiceConfig,
+        offered: Mapping[str, Offer],
+        replicas: Mapping[str, DeploymentHandle[Any]],
+        registry: Registry,
     ) -> None:
         self.config, self.offered, self._replicas = config, offered, replicas
         self._keyring = Keyring(config.tenants, anonymous=config.anonymous)
         self._ledger = Ledger(Path(config.ledger) if config.ledger else None)
         self._limits = Limits(self._keyring.tenants, ledger=self._ledger)
         self._pictures = Pictures(config)
+        self._meter = ServiceMeter(registry)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
@@ -116,7 +132,7 @@ class Door:
 
     async def chat(self, request: Request, tenant: TenantConfig) -> Response:
         """POST /v1/chat/completions."""
-        visit = Visit()
+        visit = Visit(meter=self._meter)
         visit.told["tenant"] = tenant.name
         try:
             return await self._chat(request, tenant, visit)
@@ -151,7 +167,7 @@ class Door:
             headers = {"x-request-id": visit.request_id, "cache-control": "no-store"}
             if asked.streamed:
                 lines = _lines(first, told, writer, deadline, visit)
-                return _Stream(lines, headers | self._limits.headers(tenant), until_answered.pop_all())
+                return _Stream(lines, headers | self._limits.headers(tenant), until_answered.pop_all(), visit)
             async for _ in told:
                 raise AssertionError("an answer that is not streamed comes at once")
             visit.end(200)
@@ -215,7 +231,10 @@ async def _settling(
             async for events in told:
                 output_tokens += sum(event.output_tokens for event in events if isinstance(event, Piece))
                 for event in events:
+                    if isinstance(event, Piece):
+                        visit.meter.finished(event)
                     if isinstance(event, Spent):
+                        visit.meter.spend(event)
                         spent, prompt_tokens, output_tokens = True, event.prompt_tokens, event.output_tokens
                 yield events
     finally:
@@ -228,14 +247,22 @@ class _Stream(StreamingResponse):
     """Server-sent events. What was entered for the request is left with them, even if none of them was sent."""
 
     def __init__(
-        self, lines: AsyncGenerator[bytes, None], headers: Mapping[str, str], until_answered: AsyncExitStack
+        self,
+        lines: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        until_answered: AsyncExitStack,
+        visit: Visit,
     ) -> None:
         super().__init__(lines, headers=headers, media_type="text/event-stream")
-        self._until_answered = until_answered
+        self._until_answered, self._visit = until_answered, visit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._until_answered:
-            await super().__call__(scope, receive, send)
+        try:
+            async with self._until_answered:
+                await super().__call__(scope, receive, send)
+        finally:
+            if not self._visit.ended:
+                self._visit.end(499)
 
 
 async def _lines(

@@ -190,7 +190,9 @@ class Replica:
         flops_all, held_all = self._cost(plan.with_all_tokens(), answers)
         return Spent(
             prompt_tokens=plan.prompt_tokens,
+            text_tokens=plan.text_tokens,
             output_tokens=sum(len(answer.output_ids) for answer in answers),
+            images=len(question.images),
             by_fate={
                 "visual_tokens": plan.visual_tokens,
                 "retained_tokens": plan.retained_tokens,
@@ -215,13 +217,14 @@ class Replica:
             token_maps=await self._maps(question) if question.token_maps else (),
         )  # fmt: skip
 
-    def _cost(self, plan: SkipPlan, answers: Sequence[Answer]) -> tuple[int, int]:
-        """Modelled operations of the language model, and bytes of keys and values held when the prompt was read."""
+    def _cost(self, plan: SkipPlan, answers: Sequence[Answer]) -> tuple[dict[str, int], int]:
+        """Modelled operations of the language model by phase, and bytes of keys and values when the prompt was read."""
         family = self._engine.family
-        flops = prefill_flops(family.shape, plan) + sum(
+        decode = sum(
             decode_flops(family.shape, cached_tokens=plan.cached_tokens, output_tokens=len(answer.output_ids))
             for answer in answers
         )
+        flops = {"prefill": prefill_flops(family.shape, plan), "decode": decode}
         return flops, kv_bytes(family.shape, plan.cached_tokens, bytes_per_value=family.dtype.itemsize)
 
     async def _maps(self, question: Question) -> tuple[dict[str, Any], ...]:

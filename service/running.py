@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
@@ -19,6 +19,7 @@ from service.app import build_app
 from service.config import ServiceConfig
 from service.door import Door, log_to_stderr
 from service.listening import bound_socket, listening
+from service.meter import published
 from service.models import Offer, offers
 from service.replicas import Readiness, deployment_of
 from skipvision.errors import ConfigError
@@ -39,12 +40,12 @@ def serving(config: ServiceConfig) -> Iterator[str]:
             started.
     """
     offered = offers(config.models)
-    with bound_socket(config.host, config.port) as bound:
+    with bound_socket(config.host, config.port) as bound, closing(published(config)) as registry:
         is_ours = _connect(config)
         try:
             serve.start(proxy_location=ProxyLocation.Disabled)
             replicas = _deploy(offered, config)
-            app = build_app(Door(config, offered, replicas), Readiness(offered, app_name))
+            app = build_app(Door(config, offered, replicas, registry), Readiness(offered, app_name))
             with listening(app, bound, drain_seconds=config.drain_seconds):
                 yield f"http://{config.host}:{config.port}"
         finally:
@@ -111,4 +112,6 @@ def _tell(config: ServiceConfig, address: str) -> None:
         f'"What can you do?"}}]}}]}}'
     )
     print(f"skipvision answers at {address}: a page to try it, {address}/docs, and OpenAI's API under {address}/v1\n")
+    if config.metrics_port is not None:
+        print(f"metrics at http://{config.metrics_host}:{config.metrics_port}/metrics\n")
     print(f"    curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n", flush=True)

@@ -61,11 +61,15 @@ class Spent:
     """What a question took; told when all is said."""
 
     prompt_tokens: int
+    text_tokens: int
+    """Of the prompt."""
     output_tokens: int
+    images: int
     by_fate: Mapping[str, int]
     """Visual tokens, by the names that answers call them."""
-    flops: int
-    flops_all_tokens: int
+    flops: Mapping[str, int]
+    """Modelled, of the language model, by `prefill` and `decode`; and with all visual tokens:"""
+    flops_all_tokens: Mapping[str, int]
     kv_bytes: int
     kv_bytes_all_tokens: int
     seconds: Mapping[str, float]

@@ -103,6 +103,9 @@ ERROR_CODES = (
 """Every `error_code` a row, a request or a training sample may end with; a test holds it against the codes that the
 sources raise."""
 
+STATUSES = ("200", "400", "403", "404", "408", "413", "415", "429", "499", "500", "503")
+"""HTTP statuses that a chat request may end with; a test holds them against those that the service answers."""
+
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 ROWS = Metric(
@@ -264,6 +267,27 @@ ERRORS = Metric(
     help="Rows that ended as an error, by the code in their `error_code` column.",
     labels={"code": ERROR_CODES},
 )
+REQUESTS = Metric(
+    name="skipvision_requests_total",
+    kind="counter",
+    unit="requests",
+    help="Chat requests with a known key that a service has ended, by the HTTP status; 499: given up by whoever asked. "
+    "A stream that fails after its first piece has the status of its error.",
+    labels={"status": STATUSES},
+)
+REQUEST_SECONDS = Metric(
+    name="skipvision_request_seconds",
+    kind="histogram",
+    unit="seconds",
+    help="From the head of a chat request to the last byte of its answer, where that is 200, measured in the door.",
+    buckets=_SECONDS,
+)
+REQUESTS_RUNNING = Metric(
+    name="skipvision_requests_running",
+    kind="gauge",
+    unit="requests",
+    help="Chat requests that have not ended.",
+)
 JOB_ROWS = Metric(
     name="skipvision_job_rows",
     kind="gauge",
@@ -317,6 +341,9 @@ CATALOGUE: Mapping[str, Metric] = {
         SHARED_PROMPT_TOKENS,
         VISION_CACHE_LOOKUPS,
         ERRORS,
+        REQUESTS,
+        REQUEST_SECONDS,
+        REQUESTS_RUNNING,
         JOB_ROWS,
         JOB_PROGRESS,
         JOB_LAST_SUCCESS,
@@ -331,7 +358,8 @@ def catalogue_page() -> str:
     return (
         "# Metrics\n\n"
         "Every number that skipvision publishes, printed from the catalogue by `skipvision metrics`. All series exist\n"
-        "from the start, at 0. A running job serves them where `skipvision run --metrics-port` says.\n\n"
+        "from the start, at 0. A running job serves them where `skipvision run --metrics-port` says, a service where\n"
+        "its setting `metrics_port` does, on a port of its own; its rows are requests.\n\n"
         f"| name | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n{rows}\n"
     )
 

@@ -39,6 +39,8 @@ class Service:
     address: str
     cluster: str
     log: Path
+    metrics: str
+    """Address of its numbers."""
 
     def client(self, tenant: str = "full") -> httpx.Client:
         return httpx.Client(base_url=self.address, headers={"Authorization": f"Bearer {KEYS[tenant]}"}, timeout=120)
@@ -88,14 +90,15 @@ def local_cluster() -> Iterator[str]:
 def running_service(folder: Path, settings: dict[str, Any]) -> Iterator[Service]:
     """A service inside the `with` block, on a cluster of its own."""
     with local_cluster() as cluster:
-        port = free_port()
+        port, metrics_port = free_port(), free_port()
         file, log = folder / "service.yaml", folder / "log"
-        file.write_text(yaml.safe_dump({"port": port, "ray_address": cluster, **settings}))
+        ports = {"port": port, "metrics_port": metrics_port}
+        file.write_text(yaml.safe_dump({"ray_address": cluster, **ports, **settings}))
         command = [sys.executable, "-m", "skipvision.cli", "serve", str(file)]
         with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
             try:
                 wait_until_ready(f"http://127.0.0.1:{port}/readyz", process, log)
-                yield Service(f"http://127.0.0.1:{port}", cluster, log)
+                yield Service(f"http://127.0.0.1:{port}", cluster, log, f"http://127.0.0.1:{metrics_port}/metrics")
             finally:
                 process.terminate()
                 process.wait(60)
