@@ -14,7 +14,7 @@ from service.config import ServiceConfig
 from skipvision.errors import ConfigError
 from skipvision.metrics import STATUSES
 from tests.service.conftest import Service
-from tests.service.test_service import about, body
+from tests.service.test_service import about, body, endless
 
 NOT_OF_CHAT = {401, 405, 431}
 """Statuses of what does not come as far as a chat request with a known key."""
@@ -73,13 +73,11 @@ def test_the_totals_are_what_the_answers_said(service: Service, picture_url: str
 
 def test_a_stream_counts_when_it_has_ended_and_one_that_is_left_is_no_answer(service: Service) -> None:
     before = scraped(service)
-    asked = body(max_tokens=700, temperature=2, stream=True)
     with service.client() as client:
         whole = client.post("/v1/chat/completions", json=body(stream=True)).text
-        schema = {"type": "object", "properties": {"x": {"type": "string", "minLength": 5000}}, "required": ["x"]}
-        asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "long", "schema": schema}}
-        with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
-            assert next(answer.iter_lines()).startswith("data: ")
+        with client.stream("POST", "/v1/chat/completions", json=endless(stream=True)) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
             assert scraped(service)["requests_running"] == 1
     assert whole.endswith("data: [DONE]\n\n")
     after = before
