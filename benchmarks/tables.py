@@ -84,10 +84,25 @@ def gpu(result: Result) -> str:
         f"{_where(result)} Shape {shape} with random weights in {result['dtype']}. Median (lowest–highest) of "
         f"{found['rounds']} rounds over {found['images']} images, {found['new_tokens']} new tokens each, up to "
         f"{found['running']} requests at once; transformers' `generate` at its best batch size of those that stand "
-        f"here. The limit is what square matrix products ({matmul / 1e12:.0f} TFLOP/s) and large copies "
+        f"here, and larger ones were not tried. {_gpu_answers(result, found)} The limit is what square matrix products "
+        f"({matmul / 1e12:.0f} TFLOP/s) and large copies "
         f"({copy / 1e12:.2f} TB/s), measured in the same run, would allow for the executed work: "
         "operations of the vision tower and the prompts, and bytes of weights, keys and values while decoding, one "
         "after the other. Stages in seconds by the GPU's own events.",
+    )
+
+
+def _gpu_answers(result: Result, found: Result) -> str:
+    """How far the answers are those of the CPU, and those of transformers."""
+    checked = result["agreement_with_cpu"]
+    images = sum(each["images"] for each in checked)
+    same = sum(each["same_answers_in_float32"] for each in checked)
+    taught = "; ".join(f"{each['model']} at {each['skip']} {each['same_choices_when_taught']:.1%}" for each in checked)
+    return (
+        f"Checked before: in float32 {same} of {images} answers of smaller models are the CPU's; of the choices that "
+        f"the CPU makes in float32, {result['dtype']} makes, token by token: {taught}. At this size, with random "
+        f"weights in {result['dtype']}, {found['same_tokens_as_transformers']} of {found['images']} whole answers "
+        "are those of transformers, token for token."
     )
 
 

@@ -33,7 +33,7 @@ def serving(config: ServiceConfig) -> Iterator[str]:
     """A service inside the `with` block, at the address that is given; requests that are being answered are finished
     before it ends.
 
-    The door is in this process, which everything else ends with: a request then passes Ray once.
+    The door is in this process, so that a request passes Ray once.
 
     Raises:
         ConfigError: a setting is wrong, the address is taken, or no cluster answers at `ray_address`; nothing was
