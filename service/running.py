@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import logging
 import os
 import signal
@@ -23,6 +26,7 @@ from service.meter import published
 from service.models import Offer, offers
 from service.replicas import Readiness, deployment_of
 from skipvision.errors import ConfigError
+from skipvision.scenes import scene
 
 _SLOTS = 6
 """CPUs that a local Ray claims to have, at least: permissions, not cores."""
@@ -107,11 +111,19 @@ def _tell(config: ServiceConfig, address: str) -> None:
     """Where it is, and a line that asks it something."""
     model = next(iter(offers(config.models)))
     key = ' -H "Authorization: Bearer $SKIPVISION_KEY"' if config.tenants else ""
-    body = (
-        f'{{"model": "{model}", "messages": [{{"role": "user", "content": [{{"type": "text", "text": '
-        f'"What can you do?"}}]}}]}}'
-    )
+    parts = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_picture()}"}},
+        {"type": "text", "text": "Describe the image."},
+    ]
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": parts}]})
     print(f"skipvision answers at {address}: a page to try it, {address}/docs, and OpenAI's API under {address}/v1\n")
     if config.metrics_port is not None:
         print(f"metrics at http://{config.metrics_host}:{config.metrics_port}/metrics\n")
     print(f"    curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
+
+
+def _picture() -> str:
+    """Something to ask about that fits on a line: a PNG of few colours, in base64."""
+    encoded = io.BytesIO()
+    scene(3).render(224).quantize(4).save(encoded, "PNG", optimize=True)
+    return base64.b64encode(encoded.getvalue()).decode()
