@@ -3,50 +3,74 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from monitoring.devices import Device
 from pipelines.result_rows import Outcome
-from pipelines.statistics import Cost, RowSeconds, ShardStatistics, TokenCounts
+from pipelines.statistics import Comparison, DeviceSeconds, RowSeconds, ShardStatistics, TokenCounts, add_devices
 from skipvision.engine import Answer
+from skipvision.engine.costs import Cost, Formulas
 from skipvision.engine.driver import EngineWork
 from skipvision.errors import InputError
-from skipvision.method.flops import DecoderShape, decode_flops, kv_bytes, prefill_flops
-from skipvision.method.plan import SkipPlan
+from skipvision.prices import CPU
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWork:
+    """What was done for one shard."""
+
+    preparing: EngineWork
+    """Getting images and making pixels of them."""
+    engine: EngineWork
+    """Since the engine was last looked at, for whichever shard."""
+    comparing: EngineWork = field(default_factory=EngineWork)
+    comparison: Comparison = field(default_factory=Comparison)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The formulas of one loaded model."""
+    """Of one loaded model, on one device."""
 
-    shape: DecoderShape
-    bytes_per_value: int
-    """Of a key or value in the cache."""
+    formulas: Formulas
+    device: Device
 
-    def of_shard(self, shard: int, outcomes: Sequence[Outcome], work: EngineWork) -> ShardStatistics:
+    def of_shard(self, shard: int, outcomes: Sequence[Outcome], work: ShardWork) -> ShardStatistics:
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         errors = Counter(outcome.code for outcome in outcomes if isinstance(outcome, InputError))
+        spent = [self.formulas.spending(answer) for answer in answers]
+        rows_work = work.preparing + work.engine
         return ShardStatistics(
             shard=shard,
             rows=len(outcomes),
             ok=len(answers),
             errors_by_code=dict(sorted(errors.items())),
             tokens=_count_tokens(answers),
-            actual=self._cost((answer.plan, answer) for answer in answers),
-            all_tokens=self._cost((answer.plan.with_all_tokens(), answer) for answer in answers),
-            stage_seconds=work.stage_seconds,
+            actual=sum((each.actual for each in spent), start=Cost()),
+            all_tokens=sum((each.all_tokens for each in spent), start=Cost()),
+            stage_seconds=rows_work.stage_seconds,
             finish_reasons=dict(sorted(Counter(answer.finish_reason for answer in answers).items())),
             row_seconds=_row_seconds(answers),
-            engine=work.counts,
+            engine=rows_work.counts,
+            devices=self._devices(work, sum(each.extra_seconds for each in spent)),
+            comparison=work.comparison,
         )
 
-    def _cost(self, answers: Iterable[tuple[SkipPlan, Answer]]) -> Cost:
-        prefill = decode = held = 0
-        for plan, answer in answers:
-            prefill += prefill_flops(self.shape, plan)
-            decode += decode_flops(self.shape, cached_tokens=plan.cached_tokens, output_tokens=len(answer.output_ids))
-            held += kv_bytes(self.shape, plan.cached_tokens, bytes_per_value=self.bytes_per_value)
-        return Cost(prefill_flops=prefill, decode_flops=decode, kv_bytes=held)
+    def _devices(self, work: ShardWork, extra: float) -> tuple[DeviceSeconds, ...]:
+        units = self.device.units
+        waited = work.engine.held_seconds + work.comparing.held_seconds
+        waited -= work.engine.busy_seconds + work.comparing.busy_seconds
+        of_engine = DeviceSeconds(
+            device=self.device.kind,
+            capacity=self.device.capacity,
+            engine=work.engine.busy_seconds * units,
+            compare=work.comparing.busy_seconds * units,
+            idle=max(0.0, waited) * units,  # clocks of devices and hosts differ by little
+            extra=extra * units,
+        )
+        # Tasks that prepare are not asked for their node: it is taken to be paid as the engine's is.
+        of_tasks = DeviceSeconds(device=CPU, capacity=self.device.capacity, prepare=work.preparing.busy_seconds)
+        return add_devices((of_engine, of_tasks))
 
 
 def _count_tokens(answers: Sequence[Answer]) -> TokenCounts:

@@ -34,12 +34,12 @@ class EngineThread:
 
     Args:
         engine: is this one's alone from now on.
-        stall_seconds: a step that takes longer is taken for hung, and ends the process.
+        stall_seconds, held_since: see `EngineDriver`.
     """
 
-    def __init__(self, engine: Engine, *, stall_seconds: float = math.inf) -> None:
+    def __init__(self, engine: Engine, *, stall_seconds: float = math.inf, held_since: float | None = None) -> None:
         self._waiting: dict[str, _Call] = {}
-        self._driver = EngineDriver(engine, self._hear, stall_seconds=stall_seconds)
+        self._driver = EngineDriver(engine, self._hear, stall_seconds=stall_seconds, held_since=held_since)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | InputError]:
         """Answer all requests, in order; one that is wrong, or turns out to be, gets its error in its place.
@@ -54,6 +54,10 @@ class EngineThread:
         self._driver.submit(*requests)
         call.done.wait()
         return [call.outcomes[request.request_id] for request in requests]
+
+    def forget_images(self) -> None:
+        """Have every image encoded again that is asked about from now on."""
+        self._driver.between_steps(Engine.forget_images).result()
 
     def take_work(self) -> EngineWork:
         """What the engine has done since this was last taken."""

@@ -264,6 +264,11 @@ class JobFolder:
             )
 
 
+def name_of(address: str) -> str:
+    """The last part of a folder's address."""
+    return address.rstrip("/").rpartition("/")[2] or address
+
+
 def _flush_to_disk(path: Path) -> None:
     # Without this a power cut can leave a linked name with no bytes behind it.
     descriptor = os.open(path, os.O_RDONLY)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 
+from monitoring.hub import feed_of, find_hub, start_hub
 from pipelines.attempts import ATTEMPTS
-from pipelines.cluster import cluster
+from pipelines.cluster import cluster, connected
 from pipelines.commit import committed_shards, read_success, write_manifest, write_success
-from pipelines.folder import JobFolder
+from pipelines.folder import JobFolder, name_of
 from pipelines.freeze import check_same_input, freeze
+from pipelines.held import HELD, unaccounted
 from pipelines.inference import Inference
 from pipelines.layout import SUCCESS, has_plan, refuse_foreign_folder, sweep
 from pipelines.lease import Lease, leased
@@ -26,13 +28,17 @@ from pipelines.statistics import JobReport
 from pipelines.stopping import stopped_by_sigterm
 from pipelines.stream import stream
 from pipelines.tables import open_table
+from pipelines.windows import BEGUN, choose_windows
 from skipvision.config import DEFAULT_PROMPT, JobConfig, check
 from skipvision.engine import Sampling
 from skipvision.errors import JobStoppedError, StorageError
 from skipvision.fetch import FetchPolicy
 from skipvision.image_decoders import check_optional
-from skipvision.metrics import JOB_LAST_SUCCESS, Registry
+from skipvision.metrics.feed import LocalNumbers, Numbers
+from skipvision.metrics.hub import Hub
+from skipvision.prices import PriceList, load_prices
 from skipvision.sandbox import Limits
+from skipvision.tracing import check_installed
 
 __all__ = ["JobReport", "run"]
 
@@ -50,10 +56,12 @@ def run(config: JobConfig) -> JobReport:
     """
     config = check(asdict(config), JobConfig, origin="the job")
     check_optional(config.image_formats)
+    check_installed(config.traces)
     FetchPolicy(allow_networks=config.allow_networks, deny_networks=config.deny_networks)  # what is none is named here
+    prices = load_prices(config.prices)
     model = choose_model(config)
     try:
-        return _run(config, model)
+        return _run(config, model, prices)
     except (StorageError, JobStoppedError) as error:
         raise JobStoppedError(
             f"the job stopped: {error}; what it committed to {config.output} stays, and the same command goes on from "
@@ -61,7 +69,7 @@ def run(config: JobConfig) -> JobReport:
         ) from error
 
 
-def _run(config: JobConfig, model: ChosenModel) -> JobReport:
+def _run(config: JobConfig, model: ChosenModel, prices: PriceList | None) -> JobReport:
     folder, plan = _job_of(config, model)
     if finished := read_success(folder):
         return _already_done(config, finished)
@@ -69,12 +77,10 @@ def _run(config: JobConfig, model: ChosenModel) -> JobReport:
         if finished := read_success(folder):
             return _already_done(config, finished)
         sweep(folder, keep_input=plan.input_id)
-        with _published(config.metrics_port) as registry:
-            meter = JobMeter(plan, model, registry)
+        with _published(config) as numbers, _metered(plan, model, numbers, config, prices) as meter:
             meter.take_over(committed_shards(folder, plan).values())
             _work_through_missing_shards(meter, lease, folder, plan, config, model)
             report = _finish(folder, plan, meter)
-            registry.set(JOB_LAST_SUCCESS, time.time())
     say(f"{config.output}: {report.rows:,} rows, {report.errors:,} of them errors")
     return report
 
@@ -129,12 +135,13 @@ def _work_through_missing_shards(
 
 def _finish(folder: JobFolder, plan: JobPlan, meter: JobMeter) -> JobReport:
     """Close the job. Of two runs that work on it side by side, the one that comes second leaves it as it is."""
-    report = meter.report()
+    report = meter.report(unaccounted(folder))
     if folder.read(SUCCESS) is None:
         write_report(folder, report)
         write_manifest(folder, plan, meter.shards)
         write_success(folder, report)
-    folder.remove(folder.names(ATTEMPTS))
+    for notes in (ATTEMPTS, BEGUN, HELD):
+        folder.remove(folder.names(notes))
     return report
 
 
@@ -177,16 +184,46 @@ def _inference(folder: JobFolder, plan: JobPlan, config: JobConfig, model: Chose
         max_running=config.max_running,
         max_poison_rows=config.max_poison_rows,
         stall_seconds=config.stall_seconds,
+        windows=choose_windows(plan, share=config.compared_share, max_running=config.max_running),
+        traces=config.traces,
+        traces_share=config.traces_share,
     )
 
 
 @contextmanager
-def _published(port: int | None) -> Iterator[Registry]:
-    """The job's metrics, served on `port` inside the `with` block; None: on none."""
-    registry = Registry()
-    if port is not None:
-        say(f"metrics on http://127.0.0.1:{registry.serve(port)}/metrics")
+def _published(config: JobConfig) -> Iterator[Numbers]:
+    """Where the job's numbers go inside the `with` block."""
+    with ExitStack() as stack:
+        numbers = stack.enter_context(closing(_numbers(config, stack)))
+        yield numbers
+
+
+def _numbers(config: JobConfig, stack: ExitStack) -> Numbers:
+    """The hub of the cluster, if it has one or should have; else one in this process, for the time of the job."""
+    if config.ray_address is not None:
+        stack.enter_context(connected(config.ray_address, slots=0))
+        if config.metrics_port is not None:
+            hub, address = start_hub(config.metrics_port, config.metrics_host, config.metrics_totals)
+            say(f"metrics at {address}")
+            return feed_of(hub)
+        if (found := find_hub()) is not None:
+            return feed_of(found)
+    local = Hub(None if config.metrics_totals is None else Path(config.metrics_totals))
+    if config.metrics_port is not None:
+        port = local.serve(config.metrics_port, config.metrics_host)
+        say(f"metrics on http://{config.metrics_host}:{port}/metrics")
+    return LocalNumbers(local)
+
+
+@contextmanager
+def _metered(
+    plan: JobPlan, model: ChosenModel, numbers: Numbers, config: JobConfig, prices: PriceList | None
+) -> Iterator[JobMeter]:
+    """An attempt that is counted; whether it ends well is told when the `with` block does."""
+    meter = JobMeter(plan, model, numbers, name=config.name or name_of(config.output), prices=prices)
     try:
-        yield registry
-    finally:
-        registry.close()
+        yield meter
+    except BaseException:
+        meter.end(well=False)
+        raise
+    meter.end(well=True)

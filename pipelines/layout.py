@@ -6,6 +6,8 @@ data/shard-00000.parquet  a shard's rows; that the file exists is the commit
 report.json, report.html
 _MANIFEST.json, _SUCCESS  last: the files with their rows, and what the job adds up to
 lease.json                who works on the job now; see `lease`
+windows/                  notes of windows that were measured, until the job is done; see `windows`
+held/                     notes of engines that hold devices, until the job is done; see `held`
 attempts/                 notes of shards that are being worked on, until the job is done
 _staging/                 unfinished files, on local disks only; see `folder`
 """
@@ -22,6 +24,7 @@ from pipelines.stores import first_line
 from skipvision.errors import ConfigError, StorageError
 
 PLAN, MANIFEST, SUCCESS = "plan.json", "_MANIFEST.json", "_SUCCESS"
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 DATA, INPUT = "data", "input"
 
 

@@ -1,30 +1,51 @@
 """A running job in numbers: what each committed shard adds to the metrics, and the report at the end.
 
-The driver records, from the statistics that workers send with each shard: metrics kept inside Ray's processes are
-never scraped.
+The driver records, from the statistics that stand in each shard's file. They are told by shard, so that a hub which has
+heard of a shard does not count it again: not when the driver was killed before it could tell, and not when the job goes
+on elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from pipelines.model import ChosenModel
 from pipelines.observed import Observations, record
 from pipelines.plan import JobPlan
-from pipelines.statistics import JobReport, ShardStatistics, add_up
+from pipelines.statistics import Comparison, DeviceSeconds, JobReport, ShardStatistics, add_devices, add_up
 from skipvision import metrics
-from skipvision.engine import EngineCounts
-from skipvision.metrics import Registry
+from skipvision.engine.driver import EngineWork
+from skipvision.engine.recording import record_work
+from skipvision.families.checkpoint import short_name
+from skipvision.metrics import Registry, error_stage
+from skipvision.metrics.feed import Numbers
+from skipvision.prices import PriceList, Till, money_of, publish_prices
 
 
 class JobMeter:
-    """Counts shards as they are committed, from the start of an attempt."""
+    """Counts shards as they are committed, from the start of an attempt.
 
-    def __init__(self, plan: JobPlan, model: ChosenModel, registry: Registry) -> None:
-        self._plan, self._model, self._registry = plan, model, registry
+    Args:
+        name: what dashboards call the job.
+        prices: None: money is not counted.
+    """
+
+    def __init__(
+        self, plan: JobPlan, model: ChosenModel, numbers: Numbers, *, name: str, prices: PriceList | None = None
+    ) -> None:
+        self._plan, self._model, self._numbers, self._prices = plan, model, numbers, prices
+        work = {"workload": "batch", "model": short_name(model.name), "skip": plan.skip}
+        self._shown = numbers.registry.within(job_name=name, **work)
+        self._tally = Registry()
+        self._entering = self._tally.within(**work)
         self._started = time.perf_counter()
         self._shards: dict[int, ShardStatistics] = {}
+        self._comparison = Comparison()
+        self._without_baseline: list[ShardStatistics] = []
         self._timeline: list[tuple[float, int]] = []
         self._resumed_shards = self._resumed_rows = 0
         self.rows = 0
@@ -44,25 +65,46 @@ class JobMeter:
         return time.perf_counter() - self._started
 
     def take_over(self, committed: Iterable[ShardStatistics]) -> None:
-        """Count what earlier attempts committed."""
+        """Count what earlier attempts committed, and tell what they could not tell any more."""
+        Till(self._shown, self._prices).open()
+        publish_prices(self._numbers.registry, self._prices)
+        self._shown.set(metrics.RETENTION_TARGET, self._model.retained_share)
+        self._shown.set(metrics.JOB_RUNNING, 1)
+        self._shown.set(metrics.JOB_LAST_COMMIT, time.time())
         for shard in committed:
             self._count(shard)
         self._resumed_shards, self._resumed_rows = len(self._shards), self.rows
         self._timeline.append((0.0, self.rows))
-        self._registry.add(metrics.ROWS, self.rows, outcome="resumed")
+        for number in self._numbers.unknown(self._source, self._shards):
+            self._tell(self._shards[number])
         self._show_progress()
 
     def record(self, shard: ShardStatistics, observations: Observations) -> None:
         """Count a shard that has just been committed."""
         self._count(shard)
         self._timeline.append((self.seconds, self.rows))
-        self._publish(shard)
-        record(observations, self._registry)
+        self._tell(shard, observations)
+        self._shown.set(metrics.JOB_LAST_COMMIT, time.time())
         self._show_progress()
 
-    def report(self) -> JobReport:
-        """What the job comes to, now."""
+    def end(self, *, well: bool) -> None:
+        """The attempt is over; `well`: and the job done."""
+        self._shown.set(metrics.JOB_RUNNING, 0)
+        if well:
+            self._shown.set(metrics.JOB_LAST_SUCCESS, time.time())
+
+    def report(self, lost: Sequence[DeviceSeconds] = ()) -> JobReport:
+        """What the job comes to, now.
+
+        Args:
+            lost: what was held with no shard to show for it; it is counted, once.
+        """
         total, seconds = add_up(self._shards.values()), self.seconds
+        devices = add_devices((*total.devices, *lost))
+        till = Till(self._entering, self._prices)
+        for each in lost:
+            till.enter(each.held(self._comparison.ratio))
+        self._numbers.tell(f"{self._source} lost", 0, self._tally.take())
         return JobReport(
             rows=total.rows,
             ok=total.ok,
@@ -74,6 +116,8 @@ class JobMeter:
             finish_reasons=total.finish_reasons,
             row_seconds=total.row_seconds,
             engine=total.engine,
+            devices=devices,
+            comparison=total.comparison,
             wall_seconds=seconds,
             rows_per_second=(total.rows - self._resumed_rows) / seconds,
             timeline=tuple(self._timeline),
@@ -83,22 +127,44 @@ class JobMeter:
             model=self._model.name,
             skip=self._plan.skip,
             settings=self._plan.settings,
+            money=self._money(devices, total.comparison.ratio),
         )
+
+    def _money(self, devices: Iterable[Any], ratio: float | None) -> dict[str, Any] | None:
+        if self._prices is None:
+            return None
+        money = money_of([each.held(ratio) for each in devices], self._prices)
+        return {"prices": str(self._prices), "usd": asdict(money)}
+
+    @property
+    def _source(self) -> str:
+        return f"job {self._plan.input_id}"
 
     def _count(self, shard: ShardStatistics) -> None:
         self._shards[shard.shard] = shard
         self.rows += shard.rows
         self._ok += shard.ok
+        self._comparison += shard.comparison
 
-    def _publish(self, shard: ShardStatistics) -> None:
-        add = self._registry.add
-        add(metrics.ROWS, shard.ok, outcome="ok")
-        add(metrics.ROWS, shard.errors, outcome="error")
-        add(metrics.IMAGES, shard.ok, outcome="ok")
-        add(metrics.IMAGES, shard.errors, outcome="error")
+    def _tell(self, shard: ShardStatistics, observations: Observations | None = None) -> None:
+        self._enter(shard, observations)
+        self._numbers.tell(self._source, shard.shard, self._tally.take())
+        self._without_baseline.append(shard)
+        if (ratio := self._comparison.ratio) is None:  # what was not measured yet is entered when it is
+            return
+        for each in self._without_baseline:
+            self._enter_measured(each, ratio)
+            self._numbers.tell(f"{self._source} measured", each.shard, self._tally.take())
+        self._without_baseline.clear()
+
+    def _enter(self, shard: ShardStatistics, observations: Observations | None) -> None:
+        to, add = self._entering, self._entering.add
+        for outcome, rows in (("ok", shard.ok), ("error", shard.errors)):
+            add(metrics.ROWS, rows, outcome=outcome)
+            add(metrics.IMAGES, rows, outcome=outcome)
         for code, rows in shard.errors_by_code.items():
-            add(metrics.ERRORS, rows, code=code)
-        for fate in ("retained", "skipped", "merged", "dropped"):
+            add(metrics.ERRORS, rows, stage=error_stage(code), code=code)
+        for fate in metrics.VISUAL_TOKENS.labels["fate"]:
             add(metrics.VISUAL_TOKENS, getattr(shard.tokens, fate), fate=fate)
         add(metrics.SUMMARY_TOKENS, shard.tokens.summary)
         add(metrics.TEXT_TOKENS, shard.tokens.text, direction="prompt")
@@ -107,29 +173,34 @@ class JobMeter:
             (shard.actual, metrics.FLOPS, metrics.KV_BYTES),
             (shard.all_tokens, metrics.BASELINE_FLOPS, metrics.BASELINE_KV_BYTES),
         ):
-            add(flops, cost.prefill_flops, phase="prefill")
-            add(flops, cost.decode_flops, phase="decode")
-            add(held, cost.kv_bytes)
-        for stage, seconds in shard.stage_seconds.items():
-            add(metrics.STAGE_SECONDS, seconds, stage=stage)
+            add(flops, cost.prefill_flops, phase="prefill", basis="modelled")
+            add(flops, cost.decode_flops, phase="decode", basis="modelled")
+            add(held, cost.kv_bytes, basis="modelled")
         for reason, answers in shard.finish_reasons.items():
             add(metrics.ANSWERS, answers, finish_reason=reason)
-        self._publish_engine(shard.engine)
+        record_work(EngineWork(shard.stage_seconds, shard.engine), to)
+        till = Till(to, self._prices)
+        for device in shard.devices:
+            till.enter(device.held(None))
+        compared = shard.comparison
+        add(metrics.COMPARED_ROWS, compared.same, answer="same")
+        add(metrics.COMPARED_ROWS, compared.rows - compared.same, answer="different")
+        add(metrics.COMPARED_SECONDS, compared.seconds, setting="job")
+        add(metrics.COMPARED_SECONDS, compared.seconds_all_tokens, setting="all_tokens")
+        if observations is not None:
+            record(observations, to)
 
-    def _publish_engine(self, engine: EngineCounts) -> None:
-        add = self._registry.add
-        add(metrics.ENGINE_STEPS, engine.steps)
-        add(metrics.BATCH_SLOTS, engine.slots_used, state="used")
-        add(metrics.BATCH_SLOTS, engine.slots - engine.slots_used, state="empty")
-        add(metrics.CACHE_PAGES, engine.pages_held, state="held")
-        add(metrics.CACHE_PAGES, engine.pages - engine.pages_held, state="free")
-        add(metrics.PREEMPTIONS, engine.preemptions)
-        add(metrics.SHARED_PROMPT_TOKENS, engine.shared_prompt_tokens)
-        add(metrics.VISION_CACHE_LOOKUPS, engine.vision_cache_hits, result="hit")
-        add(metrics.VISION_CACHE_LOOKUPS, engine.vision_cache_misses, result="miss")
+    def _enter_measured(self, shard: ShardStatistics, ratio: float) -> None:
+        till = Till(self._entering, self._prices)
+        for device in shard.devices:
+            till.enter_baseline(device.held(ratio), "measured")
 
     def _show_progress(self) -> None:
-        self._registry.set(metrics.JOB_ROWS, self._plan.rows - self.rows, state="waiting")
-        self._registry.set(metrics.JOB_ROWS, self._ok, state="ok")
-        self._registry.set(metrics.JOB_ROWS, self.rows - self._ok, state="error")
-        self._registry.set(metrics.JOB_PROGRESS, self.rows / self._plan.rows)
+        waiting, answered = self._plan.rows - self.rows, self.rows - self._resumed_rows
+        self._shown.set(metrics.JOB_ROWS, waiting, state="waiting")
+        self._shown.set(metrics.JOB_ROWS, self._ok, state="ok")
+        self._shown.set(metrics.JOB_ROWS, self.rows - self._ok, state="error")
+        self._shown.set(metrics.JOB_PROGRESS, self.rows / self._plan.rows)
+        self._shown.set(metrics.QUEUE_DEPTH, waiting, stage="job")
+        remaining = waiting * self.seconds / answered if answered else math.nan if waiting else 0.0
+        self._shown.set(metrics.JOB_REMAINING, remaining)

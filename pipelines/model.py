@@ -38,6 +38,8 @@ class ChosenModel:
     skip: SkipConfig
     identity: Mapping[str, Any]
     """Revision or hashes: another checkpoint under the same name differs here."""
+    retained_share: float = 1.0
+    """Of an image's visual tokens, with this setting."""
 
 
 def choose_model(config: JobConfig) -> ChosenModel:
@@ -67,7 +69,13 @@ def choose_model(config: JobConfig) -> ChosenModel:
             "prompt and answer; ask for fewer"
         )
     identity = _folder_identity(Path(location)) if os.path.isdir(location) else _hub_identity(checkpoint)
-    return ChosenModel(location=location, name=name, skip=skip, identity=identity)
+    return ChosenModel(
+        location=location,
+        name=name,
+        skip=skip,
+        retained_share=plan.retained_tokens / plan.visual_tokens,
+        identity=identity,
+    )
 
 
 def _folder_identity(folder: Path) -> dict[str, Any]:

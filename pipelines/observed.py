@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from skipvision import metrics
 from skipvision.engine import Answer
-from skipvision.metrics import Metric, Registry
+from skipvision.metrics import Metric, Recorder
 
 Observations = Mapping[str, Sequence[float]]
 """Name in `OBSERVED` -> values."""
@@ -42,7 +42,7 @@ def observe(answers: Iterable[Answer]) -> Observations:
     return {name: [x for answer in answers for x in each.values_of(answer)] for name, each in OBSERVED.items()}
 
 
-def record(observations: Observations, registry: Registry) -> None:
+def record(observations: Observations, to: Recorder) -> None:
     """Count values in their histograms."""
     for name, each in OBSERVED.items():
-        registry.observe(each.metric, *observations[name], **each.labels)
+        to.observe(each.metric, *observations[name], **each.labels)

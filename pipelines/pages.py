@@ -69,6 +69,11 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def usd_text(usd: float) -> str:
+    """Dollars: `$1,234.57`; of less than ten cents, two digits that say something."""
+    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.2g}"
+
+
 def share_text(part: float, whole: float) -> str:
     """`part` of `whole` as a percentage; a dash when there is no whole."""
     return f"{100 * part / whole:.1f}%" if whole else "–"

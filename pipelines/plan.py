@@ -13,17 +13,19 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipelines.folder import JobFolder
 from pipelines.layout import PLAN
-from pipelines.model import ChosenModel
 from skipvision.config import DEFAULT_PROMPT, JobConfig
 from skipvision.errors import ConfigError
 from skipvision.fetch import is_address
 from skipvision.version import __version__
+
+if TYPE_CHECKING:
+    from pipelines.model import ChosenModel
 
 FORMAT, VERSION = "skipvision job", 2
 

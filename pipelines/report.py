@@ -9,14 +9,14 @@ from importlib.metadata import version
 
 from markupsafe import Markup
 
-from pipelines.folder import JobFolder
-from pipelines.pages import bytes_text, flops_text, render, share_text
+from pipelines.folder import JobFolder, name_of
+from pipelines.layout import REPORT_HTML, REPORT_JSON
+from pipelines.pages import bytes_text, flops_text, render, share_text, usd_text
 from pipelines.plots import Part, part_bar, rates, step_plot
 from pipelines.report_rows import ReportRow, rows_for_report
 from pipelines.statistics import JobReport
 from skipvision.version import __version__
 
-JSON_NAME, HTML_NAME = "report.json", "report.html"
 PACKAGES = ("torch", "transformers", "ray", "pyarrow", "pillow")
 
 
@@ -44,10 +44,10 @@ class ErrorLine:
 
 def write_report(folder: JobFolder, report: JobReport) -> None:
     """Write both files; each is at any moment as it was or complete."""
-    folder.replace(JSON_NAME, report.to_json().encode())
-    page = report_page(name_of(folder), report, rows_for_report(folder))
+    folder.replace(REPORT_JSON, report.to_json().encode())
+    page = report_page(name_of(folder.address), report, rows_for_report(folder))
     # An answer can hold half a surrogate pair, which no encoding has.
-    folder.replace(HTML_NAME, page.encode("utf-8", "backslashreplace"))
+    folder.replace(REPORT_HTML, page.encode("utf-8", "backslashreplace"))
 
 
 def report_page(name: str, report: JobReport, rows: Iterable[ReportRow]) -> str:
@@ -68,16 +68,13 @@ def report_page(name: str, report: JobReport, rows: Iterable[ReportRow]) -> str:
         fates=part_bar(fate_parts, label="visual tokens by fate"),
         fate_parts=fate_parts,
         costs=_costs(report),
+        measured=_measured(report),
+        money=_money(report),
         errors=_errors(report, rows),
         rows=[row for row in rows if row.shown],
         settings=[(key, value) for key, value in sorted(report.settings.items()) if value is not None],
         facts=_facts(report),
     )
-
-
-def name_of(folder: JobFolder) -> str:
-    """The last part of a folder's address."""
-    return folder.address.rstrip("/").rpartition("/")[2] or folder.address
 
 
 def _throughput(report: JobReport) -> Markup | None:
@@ -103,7 +100,29 @@ def _costs(report: JobReport) -> list[CostCard]:
     ]
 
 
-def _cost(title: str, actual: int, full: int, actual_text: str, full_text: str) -> CostCard:
+def _measured(report: JobReport) -> CostCard | None:
+    """Seconds of the rows that were answered both ways. None: there were none."""
+    compared = report.comparison
+    if not compared.rows:
+        return None
+    job, full = compared.seconds, compared.seconds_all_tokens
+    return _cost("Seconds that they took", job, full, f"{job:.2f} s", f"{full:.2f} s")
+
+
+def _money(report: JobReport) -> list[tuple[str, str]]:
+    """What was spent, and what all tokens would have cost. Nothing where no price list was named."""
+    if report.money is None:
+        return []
+    usd = report.money["usd"]
+    named = {
+        "spent": usd["spent"],
+        "with all tokens, measured": usd["measured"],
+        "with all tokens, modelled": usd["modelled"],
+    }
+    return [(name, usd_text(amount)) for name, amount in named.items() if amount is not None]
+
+
+def _cost(title: str, actual: float, full: float, actual_text: str, full_text: str) -> CostCard:
     most = max(actual, full)
     return CostCard(
         title=title,

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
 from skipvision.engine import EngineCounts
+from skipvision.engine.costs import Cost
+from skipvision.prices import Held
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,21 +34,6 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What the language model's work on answered rows comes to, modelled by formula from their plans."""
-
-    prefill_flops: int = 0
-    """Floating-point operations, causal count."""
-    decode_flops: int = 0
-    kv_bytes: int = 0
-    """Keys and values held once each prompt was read, added up over rows."""
-
-    @property
-    def flops(self) -> int:
-        return self.prefill_flops + self.decode_flops
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RowSeconds:
     """Seconds of answered rows, added up; `Answer` says what each of them is."""
 
@@ -57,6 +44,65 @@ class RowSeconds:
     decode: float = 0.0
     first_token: float = 0.0
     between_tokens: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSeconds:
+    """Seconds for which one kind of device was held, times how many of them there were."""
+
+    device: str = "cpu"
+    """`cpu`, cores; or a kind of GPU, as Ray calls it, in lower case."""
+    capacity: str = "on_demand"
+    """Or `spot`."""
+    engine: float = 0.0
+    """The model's work on the job's rows."""
+    prepare: float = 0.0
+    """Getting images and making pixels of them."""
+    compare: float = 0.0
+    """The model's work on rows that were answered again, to measure what skipping saves."""
+    idle: float = 0.0
+    """The model waiting, and being loaded."""
+    lost: float = 0.0
+    """Held with no committed shard to show for it: by engines that were killed, and from the last shard to the end; see
+    `held`."""
+    extra: float = 0.0
+    """How much more `engine` would have been with all visual tokens, by formula."""
+
+    def held(self, all_tokens_ratio: float | None) -> Held:
+        """As it is counted.
+
+        Args:
+            all_tokens_ratio: how many times as long rows took with all tokens, measured. None: it was not.
+        """
+        rest = self.idle + self.lost + self.prepare
+        return Held(
+            device=self.device,
+            capacity=self.capacity,
+            busy=self.engine + self.prepare + self.compare,
+            idle=self.idle + self.lost,
+            modelled=rest + self.engine + self.extra,
+            measured=None if all_tokens_ratio is None else rest + self.engine * all_tokens_ratio,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Rows that an engine which did nothing else answered twice, with the job's setting and with all visual tokens."""
+
+    rows: int = 0
+    same: int = 0
+    """Whose answers were the same text."""
+    seconds: float = 0.0
+    """With the job's setting; and with all tokens:"""
+    seconds_all_tokens: float = 0.0
+
+    def __add__(self, other: Comparison) -> Comparison:
+        return _sum(Comparison, (self, other))
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long rows took with all tokens. None: no row was compared."""
+        return self.seconds_all_tokens / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +123,9 @@ class Totals:
     row_seconds: RowSeconds
     engine: EngineCounts
     """What the engines did, added up over workers."""
+    devices: tuple[DeviceSeconds, ...] = ()
+    """One of each kind and capacity."""
+    comparison: Comparison = Comparison()
 
     @property
     def errors(self) -> int:
@@ -96,6 +145,9 @@ class Totals:
             "all_tokens": Cost(**values["all_tokens"]),
             "row_seconds": RowSeconds(**values["row_seconds"]),
             "engine": EngineCounts(**values["engine"]),
+            # Shards of earlier versions did not say.
+            "devices": tuple(DeviceSeconds(**each) for each in values.get("devices", ())),
+            "comparison": Comparison(**values.get("comparison", {})),
         }
         return cls(**{**values, **parts})
 
@@ -130,6 +182,9 @@ class JobReport(Totals):
     """The setting that was used, in the words of `SkipConfig.describe`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was asked for: every setting that decides answers."""
+    money: Mapping[str, Any] | None = None
+    """`prices` names the price list with its date; `usd` is what was `spent`, and what all tokens would have cost,
+    `modelled` and `measured`, the latter None where no row was compared. None: no price list was named."""
     already_done: bool = False
     """The job had been finished before; nothing was done and nothing changed."""
 
@@ -162,10 +217,28 @@ def add_up(shards: Iterable[Totals]) -> Totals:
         finish_reasons=dict(sorted(reasons.items())),
         row_seconds=_sum(RowSeconds, (shard.row_seconds for shard in shards)),
         engine=sum((shard.engine for shard in shards), start=EngineCounts()),
+        devices=add_devices(device for shard in shards for device in shard.devices),
+        comparison=sum((shard.comparison for shard in shards), start=Comparison()),
     )
 
 
-Counts = TypeVar("Counts", TokenCounts, Cost, RowSeconds)
+def add_devices(devices: Iterable[DeviceSeconds]) -> tuple[DeviceSeconds, ...]:
+    """One of each kind and capacity."""
+    found: dict[tuple[str, str], DeviceSeconds] = {}
+    for each in devices:
+        before = found.get((each.device, each.capacity))
+        found[each.device, each.capacity] = each if before is None else _added(before, each)
+    return tuple(found[kind] for kind in sorted(found))
+
+
+def _added(one: DeviceSeconds, other: DeviceSeconds) -> DeviceSeconds:
+    seconds = {name: getattr(one, name) + getattr(other, name) for name in _SECONDS}
+    return DeviceSeconds(device=one.device, capacity=one.capacity, **seconds)
+
+
+_SECONDS = tuple(each.name for each in fields(DeviceSeconds) if each.name not in {"device", "capacity"})
+
+Counts = TypeVar("Counts", TokenCounts, Cost, RowSeconds, Comparison)
 
 
 def _sum(kind: type[Counts], values: Iterable[Counts]) -> Counts:

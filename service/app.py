@@ -19,6 +19,7 @@ from service.auth import TenantConfig
 from service.door import Door
 from service.errors import ApiError, answer_to, of_status
 from service.openapi import CHAT, REFUSALS, describe
+from service.traces import Traced
 from skipvision.version import __version__
 
 PAGE = Path(__file__).parent / "page"
@@ -52,6 +53,8 @@ def build_app(door: Door, ready: Ready) -> FastAPI:
     app.include_router(_locked_routes(door))
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_swagger", "resources")]), name="docs")
+    if door.tracer is not None:
+        app.add_middleware(Traced, tracer=door.tracer)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)

@@ -11,18 +11,20 @@ The settings are those that `skipvision serve` reads, which needs no proxies and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from monitoring.publishing import Publishing
 from service.app import build_app
 from service.config import ServiceConfig
 from service.door import Door, log_to_stderr
-from service.meter import published
 from service.models import Offer, offers
-from service.replicas import Readiness, deployment_of, most_ongoing
+from service.replicas import Readiness, deployment_of, most_ongoing, record_replicas
 from skipvision.config import check
+from skipvision.tracing import check_installed
 
 
 def application(settings: Mapping[str, Any] | ServiceConfig) -> serve.Application:
@@ -32,9 +34,10 @@ def application(settings: Mapping[str, Any] | ServiceConfig) -> serve.Applicatio
         ConfigError: a setting is wrong, or a model is not there or does not fit its settings.
     """
     config = settings if isinstance(settings, ServiceConfig) else check(settings, ServiceConfig, origin="args")
-    offered = offers(config.models)
-    replicas = {name: deployment_of(offer, config) for name, offer in offered.items()}
-    bound: serve.Application = _door(config).bind(config, offered, replicas)
+    check_installed(config.traces)
+    offered, publishing = offers(config.models), config.publishing()
+    replicas = {name: deployment_of(offer, config, publishing) for name, offer in offered.items()}
+    bound: serve.Application = _door(config).bind(config, offered, replicas, publishing)
     return bound
 
 
@@ -42,11 +45,17 @@ class ServedDoor:
     """A `Door` as Ray Serve starts it."""
 
     def __init__(
-        self, config: ServiceConfig, offered: Mapping[str, Offer], replicas: Mapping[str, DeploymentHandle[Any]]
+        self,
+        config: ServiceConfig,
+        offered: Mapping[str, Offer],
+        replicas: Mapping[str, DeploymentHandle[Any]],
+        publishing: Publishing,
     ) -> None:
         log_to_stderr()
-        self._door = Door(config, offered, replicas, published(config))
+        numbers = publishing.numbers()
         self._ready = Readiness(offered, lambda _: serve.get_replica_context().app_name)
+        look = partial(record_replicas, self._ready, offered, numbers.registry)
+        self._door = Door(config, offered, replicas, numbers, look)
 
     def __serve_build_asgi_app__(self) -> Any:
         return build_app(self._door, self._ready)

@@ -9,10 +9,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from monitoring.publishing import Publishing
 from service.auth import TenantConfig
 from skipvision.config import Skip
 from skipvision.errors import ConfigError
 from skipvision.image_formats import OptionalFormat
+from skipvision.prices import load_prices
+from skipvision.tracing import check_address
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
@@ -154,19 +157,47 @@ class ServiceConfig:
     """How long a replica or a door that is taken away may take to finish what it has begun."""
 
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of its own at which `/metrics` is answered, to anybody who reaches it. None: nothing is published."""
+    """Port at which the cluster's metrics hub answers `/metrics`, to anybody who reaches it; it is started if the
+    cluster has none. None: numbers go to the hub that is there, and nowhere if none is."""
 
     metrics_host: str = "127.0.0.1"
     """Address of that port."""
 
+    metrics_totals: str | None = None
+    """File on the head node that the hub keeps its totals in, across its own restarts. None: in memory."""
+
+    prices: str | None = None
+    """A price list (YAML), by which money is counted. None: seconds are counted, and money is not."""
+
+    traces: str | None = None
+    """Address of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318, to which a trace
+    of each request is sent. None: none is made."""
+
+    traces_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the requests that bring no `traceparent`; where one is brought, it decides."""
+
     ray_address: str | None = None
     """A running Ray cluster. None: start Ray on this machine for the time of the service."""
+
+    def publishing(self) -> Publishing:
+        """Where numbers go. Reads the price list.
+
+        Raises:
+            ConfigError: it cannot be read, or a value is wrong.
+        """
+        return Publishing(
+            port=self.metrics_port,
+            host=self.metrics_host,
+            totals=self.metrics_totals,
+            prices=load_prices(self.prices),
+        )
 
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("models is empty; name at least one, or leave it out for the model that ships")
         if self.anonymous.key_hashes or self.anonymous.key_files or self.anonymous.key_env:
             raise ConfigError("anonymous has keys, and is for those who have none; put it among the tenants")
+        check_address(self.traces)
         if self.metrics_port == self.port:
             raise ConfigError(f"metrics_port is {self.port}, where requests are answered; choose another")
         if self.max_tokens > self.most_tokens:

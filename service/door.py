@@ -12,8 +12,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,15 @@ from service.limits import Admission, Limits, RateLimitError
 from service.meter import ServiceMeter
 from service.models import Offer, find
 from service.pictures import Pictures
+from service.traces import Trace, trace_of, unwatched
 from service.wire import Event, Piece, Spent
-from skipvision.metrics import Registry
+from skipvision.metrics.feed import Numbers
+from skipvision.tracing import tracer
 
 log = logging.getLogger("skipvision.service")
+
+STAGE_OF = {"fetch images": "read", "decode images": "prepare"}
+"""Parts of a request's work -> stages of the metrics."""
 
 TIDY_SECONDS = 2.0
 """Between looks at the key files, and savings of the ledger."""
@@ -54,21 +59,49 @@ def log_to_stderr() -> None:
 
 @dataclass(kw_only=True, slots=True)
 class Visit:
-    """One request, for the log and the meter."""
+    """One request, for the log, the meter and its trace."""
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
     began: float = field(default_factory=time.monotonic)
     told: dict[str, Any] = field(default_factory=dict)
     meter: ServiceMeter
+    tenant: str
+    model: str | None = None
+    """That is offered, once it is known."""
+    own_skip: bool = False
+    """Whether the request brings a setting of its own."""
+    trace: Trace | None = None
     ended: bool = False
 
     def __post_init__(self) -> None:
+        self.told["tenant"] = self.tenant
         self.meter.begin()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Around a part of the work, for the trace and for the stages' seconds."""
+        began = time.monotonic()
+        with (self.trace.part if self.trace is not None else unwatched)(name):
+            yield
+        if name in STAGE_OF and self.model is not None:
+            self.meter.spend_time(time.monotonic() - began, stage=STAGE_OF[name], model=self.model)
+
+    def hear(self, event: Event) -> None:
+        """What is said of the answer, as it comes."""
+        assert self.model is not None, "nothing is said before a model was asked"
+        if isinstance(event, Piece):
+            self.meter.finished(event, model=self.model, own_skip=self.own_skip)
+        if isinstance(event, Spent):
+            self.meter.spend(event, model=self.model, own_skip=self.own_skip, tenant=self.tenant)
+        if self.trace is not None:
+            self.trace.hear(event)
 
     def end(self, status: int, code: str | None = None) -> None:
         self.ended = True
         seconds = time.monotonic() - self.began
-        self.meter.end(status, seconds)
+        self.meter.end(status, seconds, model=self.model, tenant=self.tenant, code=code)
+        if self.trace is not None:
+            self.trace.tell(status, code, self.request_id, self.told)
         told = {"status": status, "code": code, "seconds": round(seconds, 4), **self.told}
         line = {"request_id": self.request_id, **told}
         log.info("%s", json.dumps(line))
@@ -87,7 +120,8 @@ class Door:
 
     Args:
         replicas: of each model that is offered, by its name.
-        registry: what is counted goes there.
+        numbers: what is counted goes there.
+        look: publishes what there is of replicas; called every other second, in a thread.
     """
 
     def __init__(
@@ -95,14 +129,18 @@ class Door:
         config: ServiceConfig,
         offered: Mapping[str, Offer],
         replicas: Mapping[str, DeploymentHandle[Any]],
-        registry: Registry,
+        numbers: Numbers,
+        look: Callable[[], None],
     ) -> None:
         self.config, self.offered, self._replicas = config, offered, replicas
         self._keyring = Keyring(config.tenants, anonymous=config.anonymous)
         self._ledger = Ledger(Path(config.ledger) if config.ledger else None)
         self._limits = Limits(self._keyring.tenants, ledger=self._ledger)
         self._pictures = Pictures(config)
-        self._meter = ServiceMeter(registry)
+        self._numbers, self._look = numbers, look
+        self._meter = ServiceMeter(numbers.registry, offered, (tenant.name for tenant in self._keyring.tenants))
+        self.tracer = tracer(config.traces, config.traces_share, service="skipvision")
+        """None: traces are off."""
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None, None]:
@@ -116,6 +154,9 @@ class Door:
             tidying.cancel()
             await self._pictures.close()
             self._ledger.close()
+            await asyncio.to_thread(self._numbers.close)
+            if self.tracer is not None:
+                await asyncio.to_thread(self.tracer.close)
 
     async def tenant(self, request: Request) -> TenantConfig:
         """Who asks. Not in a thread of its own, which the framework would give to what is not `async`.
@@ -132,8 +173,7 @@ class Door:
 
     async def chat(self, request: Request, tenant: TenantConfig) -> Response:
         """POST /v1/chat/completions."""
-        visit = Visit(meter=self._meter)
-        visit.told["tenant"] = tenant.name
+        visit = Visit(meter=self._meter, tenant=tenant.name, trace=trace_of(request))
         try:
             return await self._chat(request, tenant, visit)
         except asyncio.CancelledError:
@@ -145,18 +185,24 @@ class Door:
             return answer.response()
 
     async def _chat(self, request: Request, tenant: TenantConfig, visit: Visit) -> Response:
-        body = await read_body(
-            request, most_bytes=self.config.max_body_mib << 20, idle_seconds=self.config.body_seconds
-        )
-        asked = chat.read(body, self.config)
+        with visit.part("read body"):
+            body = await read_body(
+                request, most_bytes=self.config.max_body_mib << 20, idle_seconds=self.config.body_seconds
+            )
+            asked = chat.read(body, self.config)
         offer, adapter = self._offer(asked.request.model, tenant)
+        if visit.trace is not None:
+            visit.trace.ask(asked, asked.skip or offer.skip)
         tokens = asked.tokens(of_image=offer.visual_tokens)
+        visit.model = offer.name
         visit.told |= {"model": asked.request.model, "images": len(asked.urls), "streamed": asked.streamed}
         deadline = asyncio.get_running_loop().time() + self.config.request_seconds
         async with asyncio.timeout_at(deadline), AsyncExitStack() as until_answered:
-            admission = until_answered.enter_context(self._admit(tenant, len(asked.urls), tokens))
-            images = await self._pictures.prepared(asked.urls, offer.location)
+            with visit.part("admit"):
+                admission = until_answered.enter_context(self._admit(tenant, len(asked.urls), tokens))
+            images = await self._pictures.prepared(asked.urls, offer.location, visit.part)
             question = chat.question(asked, images, request_id=visit.request_id, adapter=adapter, tokens=tokens)
+            visit.own_skip = question.skip is not None
             events = events_of(self._replicas[offer.name], question, streamed=asked.streamed)
             prompt_tokens = asked.prompt_tokens(of_image=offer.visual_tokens)
             told = await until_answered.enter_async_context(
@@ -219,6 +265,7 @@ class Door:
             await asyncio.sleep(TIDY_SECONDS)
             await asyncio.to_thread(self._keyring.refresh)
             await asyncio.to_thread(self._ledger.save)
+            await asyncio.to_thread(self._look)
 
 
 async def _settling(
@@ -227,16 +274,15 @@ async def _settling(
     """The same; what was spent is charged, and of an answer that is broken off what was said of it."""
     spent, output_tokens = False, 0
     try:
-        async with aclosing(told):
-            async for events in told:
-                output_tokens += sum(event.output_tokens for event in events if isinstance(event, Piece))
-                for event in events:
-                    if isinstance(event, Piece):
-                        visit.meter.finished(event)
-                    if isinstance(event, Spent):
-                        visit.meter.spend(event)
-                        spent, prompt_tokens, output_tokens = True, event.prompt_tokens, event.output_tokens
-                yield events
+        with visit.part("answer"):
+            async with aclosing(told):
+                async for events in told:
+                    output_tokens += sum(event.output_tokens for event in events if isinstance(event, Piece))
+                    for event in events:
+                        visit.hear(event)
+                        if isinstance(event, Spent):
+                            spent, prompt_tokens, output_tokens = True, event.prompt_tokens, event.output_tokens
+                    yield events
     finally:
         if spent or output_tokens:
             admission.settle(prompt_tokens + output_tokens)

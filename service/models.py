@@ -17,6 +17,7 @@ from skipvision.families.checkpoint import (
     context_tokens,
     read_config,
     resolve_model,
+    short_name,
     visual_tokens,
 )
 from skipvision.method.plan import plan_prompt
@@ -35,6 +36,8 @@ class Offer:
     visual_tokens: int
     """Of a square image at full size."""
     context_tokens: int
+    retained_share: float
+    """Of an image's visual tokens, of requests that do not say."""
     created: int
 
     def described(self, adapter: str | None = None) -> dict[str, Any]:
@@ -84,9 +87,9 @@ def _offer(config: ModelConfig) -> Offer:
     checkpoint = read_config(location)
     skip = choose_skip(config.skip, checkpoint)
     whole = visual_tokens(checkpoint)
-    plan_prompt(skip, text_tokens=0, visual_tokens=(whole,))
+    plan = plan_prompt(skip, text_tokens=0, visual_tokens=(whole,))
     check_vision_side(skip, checkpoint)
-    name = config.name or _name_of(config.model or DEFAULT_MODEL)
+    name = config.name or short_name(config.model or DEFAULT_MODEL)
     if ":" in name:
         raise ConfigError(f"model name {name!r} holds a colon, after which requests name an adapter; set another name")
     return Offer(
@@ -96,10 +99,6 @@ def _offer(config: ModelConfig) -> Offer:
         skip=skip.describe(),
         visual_tokens=whole,
         context_tokens=context_tokens(checkpoint),
+        retained_share=plan.retained_tokens / plan.visual_tokens,
         created=int(time.time()),
     )
-
-
-def _name_of(model: str) -> str:
-    """A folder's own name; a hub id is its name."""
-    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.config import ServiceConfig
 from service.errors import ApiError, answer_to
+from service.traces import Parts, unwatched
 from skipvision.errors import FetchError, InputError
 from skipvision.fetch import AsyncFetcher, FetchPolicy
 from skipvision.sandbox import Limits, sandbox
@@ -30,17 +31,22 @@ class Pictures:
             image_formats=config.image_formats,
         )
 
-    async def prepared(self, urls: Sequence[str], model: str) -> tuple[np.ndarray, ...]:
+    async def prepared(self, urls: Sequence[str], model: str, part: Parts = unwatched) -> tuple[np.ndarray, ...]:
         """(3, height, width) uint8 each, as the model's processor prepares them.
+
+        Args:
+            part: is put around each part of the work.
 
         Raises:
             ApiError: one of them cannot be had or read; it says which.
         """
         if not urls:
             return ()
-        encoded = await self._fetcher.fetch_many(urls)
+        with part("fetch images"):
+            encoded = await self._fetcher.fetch_many(urls)
         sound = [image for image in encoded if not isinstance(image, FetchError)]
-        made = iter(await asyncio.to_thread(self._decoded, sound, model))
+        with part("decode images"):
+            made = iter(await asyncio.to_thread(self._decoded, sound, model))
         return tuple(
             _sound(image if isinstance(image, FetchError) else next(made), number, len(urls))
             for number, image in enumerate(encoded)

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
+from monitoring.devices import device_of_this_process
 from service.config import ModelConfig
+from service.replica_meter import Published, ReplicaMeter
 from service.wire import Event, Failed, Piece, Question, Spent, SpokenToken
 from skipvision.engine import Answer, Delta, Engine, Request, TokenLogprobs
+from skipvision.engine.costs import Cost, Formulas
 from skipvision.engine.driver import EngineDriver, News, Refused
 from skipvision.engine.grammar import Grammars
 from skipvision.engine.token_map import TokenMap, map_tokens
 from skipvision.errors import ConfigError, InputError
 from skipvision.families.checkpoint import resolve_model
 from skipvision.families.llava import load_processor
-from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
-from skipvision.method.plan import SkipConfig, SkipPlan
+from skipvision.method.plan import SkipConfig
 
 PACE_SECONDS = 0.03
 """Between what is sent of one answer: each sending costs Ray about a millisecond, whatever it holds. The first token
@@ -30,7 +33,8 @@ does not wait."""
 class Replica:
     """One engine. Called by Ray Serve in one event loop."""
 
-    def __init__(self, model: ModelConfig) -> None:
+    def __init__(self, model: ModelConfig, published: Published) -> None:
+        began = time.monotonic()
         self._engine = Engine.load(
             model.model,
             skip=model.skip,
@@ -47,7 +51,12 @@ class Replica:
         """Questions whose answers are told when they are whole."""
         self._tokens: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._driver = EngineDriver(self._engine, self._tell, stall_seconds=model.stall_seconds)
+        self._formulas = Formulas.of(self._engine.family)
+        self._driver = EngineDriver(
+            self._engine, self._tell, stall_seconds=model.stall_seconds, held_since=began
+        )  # fmt: skip
+        device = device_of_this_process(on_gpu=self._engine.family.device.type == "cuda")
+        self._meter = ReplicaMeter(self._driver, device, published)
 
     async def answer(self, question: Question) -> list[Event]:
         """All that is said to a question, at once."""
@@ -186,8 +195,8 @@ class Replica:
     async def _spent(self, question: Question, answers: Sequence[Answer]) -> Spent:
         first = min(answers, key=lambda answer: answer.index)
         plan = first.plan
-        flops, held = self._cost(plan, answers)
-        flops_all, held_all = self._cost(plan.with_all_tokens(), answers)
+        spending = self._formulas.spending(*answers)
+        self._meter.answered(answers, own_skip=question.skip is not None, extra_seconds=spending.extra_seconds)
         return Spent(
             prompt_tokens=plan.prompt_tokens,
             text_tokens=plan.text_tokens,
@@ -202,10 +211,10 @@ class Replica:
                 "summary_tokens": plan.summary_tokens,
                 "cached_tokens": plan.cached_tokens,
             },
-            flops=flops,
-            flops_all_tokens=flops_all,
-            kv_bytes=held,
-            kv_bytes_all_tokens=held_all,
+            flops=_flops(spending.actual),
+            flops_all_tokens=_flops(spending.all_tokens),
+            kv_bytes=spending.actual.kv_bytes,
+            kv_bytes_all_tokens=spending.all_tokens.kv_bytes,
             seconds={
                 "queue": first.queue_seconds,
                 "encode": first.encode_seconds,
@@ -216,16 +225,6 @@ class Replica:
             },
             token_maps=await self._maps(question) if question.token_maps else (),
         )  # fmt: skip
-
-    def _cost(self, plan: SkipPlan, answers: Sequence[Answer]) -> tuple[dict[str, int], int]:
-        """Modelled operations of the language model by phase, and bytes of keys and values when the prompt was read."""
-        family = self._engine.family
-        decode = sum(
-            decode_flops(family.shape, cached_tokens=plan.cached_tokens, output_tokens=len(answer.output_ids))
-            for answer in answers
-        )
-        flops = {"prefill": prefill_flops(family.shape, plan), "decode": decode}
-        return flops, kv_bytes(family.shape, plan.cached_tokens, bytes_per_value=family.dtype.itemsize)
 
     async def _maps(self, question: Question) -> tuple[dict[str, Any], ...]:
         skip = self._engine.skip if question.skip is None else _parsed(question.skip)
@@ -250,6 +249,10 @@ async def _all_of(heard: asyncio.Queue[News]) -> list[News]:
     while not heard.empty():
         news.append(heard.get_nowait())
     return news
+
+
+def _flops(cost: Cost) -> dict[str, int]:
+    return {"prefill": cost.prefill_flops, "decode": cost.decode_flops}
 
 
 def _joined(pieces: Iterable[Event]) -> list[Event]:

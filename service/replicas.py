@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.exceptions import RayServeException
 
+from monitoring.publishing import Publishing
 from service.autoscaling import TokensInFlight
 from service.config import ModelConfig, ServiceConfig
 from service.models import Offer
 from service.replica import Replica
+from service.replica_meter import Published
+from skipvision.metrics import REPLICAS, Registry
+
+log = logging.getLogger("skipvision.service")
 
 READY_SECONDS = 1.0
 """For so long what was found out about the replicas is told again."""
 
 
-def deployment_of(offer: Offer, config: ServiceConfig) -> serve.Application:
+def deployment_of(offer: Offer, config: ServiceConfig, publishing: Publishing) -> serve.Application:
     """An autoscaling deployment of replicas of one model."""
     model = offer.config
     on_gpu = model.device.startswith("cuda")
@@ -34,7 +42,8 @@ def deployment_of(offer: Offer, config: ServiceConfig) -> serve.Application:
         health_check_period_s=5,
         ray_actor_options={"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": model.cpus},
     )
-    bound: serve.Application = deployment.bind(model)
+    published = Published(model=offer.name, skip=offer.skip, retained_share=offer.retained_share, publishing=publishing)
+    bound: serve.Application = deployment.bind(model, published)
     return bound
 
 
@@ -81,11 +90,34 @@ class Readiness:
             self._looked = time.monotonic()
         return self._found
 
-    def _look(self) -> dict[str, Any]:
+    def states(self) -> dict[str, dict[str, int]]:
+        """Of each model, how many replicas are in which of Ray Serve's states; takes some milliseconds."""
         apps: Any = serve.status().applications
-        running = {
-            name: apps[self._app_of(offer)].deployments[deployment_name(offer)].replica_states.get("RUNNING", 0)
+        return {
+            name: dict(apps[self._app_of(offer)].deployments[deployment_name(offer)].replica_states)
             for name, offer in self._offered.items()
         }
+
+    def _look(self) -> dict[str, Any]:
+        running = {name: states.get("RUNNING", 0) for name, states in self.states().items()}
         ready = all(running[name] or not offer.config.min_replicas for name, offer in self._offered.items())
         return {"ready": ready, "replicas": running}
+
+
+def record_replicas(ready: Readiness, offered: Mapping[str, Offer], registry: Registry) -> None:
+    """Publish how many replicas there are, and should be: all that there are, and no fewer than the least."""
+    try:
+        states = ready.states()
+    except (KeyError, RayError, RayServeException):  # none is deployed yet, or Ray Serve is starting again
+        log.warning("how many replicas there are could not be seen; looking again", exc_info=True)
+        return
+    for name, found in states.items():
+        running, starting, all_of_them = found.get("RUNNING", 0), found.get("STARTING", 0), sum(found.values())
+        numbers = {
+            "wanted": max(all_of_them, offered[name].config.min_replicas),
+            "running": running,
+            "starting": starting,
+            "other": all_of_them - running - starting,
+        }
+        for state, number in numbers.items():
+            registry.set(REPLICAS, number, model=name, state=state)

@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ray
@@ -18,15 +19,17 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.handle import DeploymentHandle
 
+from monitoring.hub import address_of, find_hub
+from monitoring.publishing import Publishing
 from service.app import build_app
 from service.config import ServiceConfig
 from service.door import Door, log_to_stderr
 from service.listening import bound_socket, listening
-from service.meter import published
 from service.models import Offer, offers
-from service.replicas import Readiness, deployment_of
+from service.replicas import Readiness, deployment_of, record_replicas
 from skipvision.errors import ConfigError
 from skipvision.scenes import scene
+from skipvision.tracing import check_installed
 
 _SLOTS = 6
 """CPUs that a local Ray claims to have, at least: permissions, not cores."""
@@ -43,13 +46,17 @@ def serving(config: ServiceConfig) -> Iterator[str]:
         ConfigError: a setting is wrong, the address is taken, or no cluster answers at `ray_address`; nothing was
             started.
     """
-    offered = offers(config.models)
-    with bound_socket(config.host, config.port) as bound, closing(published(config)) as registry:
+    check_installed(config.traces)
+    offered, publishing = offers(config.models), config.publishing()
+    with bound_socket(config.host, config.port) as bound:
         is_ours = _connect(config)
         try:
+            numbers = publishing.numbers()
             serve.start(proxy_location=ProxyLocation.Disabled)
-            replicas = _deploy(offered, config)
-            app = build_app(Door(config, offered, replicas, registry), Readiness(offered, app_name))
+            replicas = _deploy(offered, config, publishing)
+            ready = Readiness(offered, app_name)
+            look = partial(record_replicas, ready, offered, numbers.registry)
+            app = build_app(Door(config, offered, replicas, numbers, look), ready)
             with listening(app, bound, drain_seconds=config.drain_seconds):
                 yield f"http://{config.host}:{config.port}"
         finally:
@@ -65,10 +72,12 @@ def app_name(offer: Offer) -> str:
     return f"skipvision {offer.name}"
 
 
-def _deploy(offered: Mapping[str, Offer], config: ServiceConfig) -> dict[str, DeploymentHandle[Any]]:
+def _deploy(
+    offered: Mapping[str, Offer], config: ServiceConfig, publishing: Publishing
+) -> dict[str, DeploymentHandle[Any]]:
     """Start the replicas of all models at once, each model an application of its own."""
     targets = [
-        serve.RunTarget(deployment_of(offer, config), name=app_name(offer), route_prefix=None)
+        serve.RunTarget(deployment_of(offer, config, publishing), name=app_name(offer), route_prefix=None)
         for offer in offered.values()
     ]
     return dict(zip(offered, serve.run_many(targets), strict=True))
@@ -117,8 +126,8 @@ def _tell(config: ServiceConfig, address: str) -> None:
     ]
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": parts}]})
     print(f"skipvision answers at {address}: a page to try it, {address}/docs, and OpenAI's API under {address}/v1\n")
-    if config.metrics_port is not None:
-        print(f"metrics at http://{config.metrics_host}:{config.metrics_port}/metrics\n")
+    if (hub := find_hub()) is not None:  # which may be one that was there before, with a port of its own
+        print(f"metrics at {address_of(hub)}\n")
     print(f"    curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
 
 

@@ -3,6 +3,7 @@
       0  done; a job that finished with error rows is done too
       1  something failed that this program did not expect; the traceback is for its makers
       2  what was asked cannot be done: a wrong flag, setting, model, an image that cannot be read, training that fails
+      3  storage or machines failed, or a job was told to end: the same command goes on from there
     130  interrupted from the keyboard; a job that is started again goes on from what it committed
 
 Importing this module loads neither torch nor Ray: each command imports what it needs.
@@ -19,11 +20,13 @@ from skipvision.commands.answer import answer
 from skipvision.commands.chain_of_sight import chain_of_sight
 from skipvision.commands.evaluate import evaluate
 from skipvision.commands.exercises import exercises
+from skipvision.commands.jobs import jobs
 from skipvision.commands.output import say
 from skipvision.commands.plan import plan
 from skipvision.commands.results import results
 from skipvision.commands.run import run
 from skipvision.commands.serve import key, serve
+from skipvision.commands.submit import submit
 from skipvision.commands.tune import tune
 from skipvision.commands.zoo import card, train
 from skipvision.errors import ConfigError, InputError, SkipVisionError, TrainingError
@@ -79,6 +82,8 @@ def metrics() -> None:
 
 app.command()(plan)
 app.command()(run)
+app.command()(submit)
+app.add_typer(jobs, name="jobs")
 app.command()(answer)
 app.command()(results)
 app.command()(serve)

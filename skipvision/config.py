@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 
 from skipvision.errors import ConfigError
 from skipvision.image_formats import OptionalFormat
+from skipvision.tracing import check_address
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ def _off_is_a_word(value: Any) -> Any:
 
 Skip = Annotated[str, BeforeValidator(_off_is_a_word)]  # YAML reads a bare `off` as the truth value
 Store = Annotated[str, Field(pattern=r"^(s3|gs|az)://[A-Za-z0-9._-]+(/[^/]+)*/?$")]
+JobName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 StopText = Annotated[str, Field(min_length=1)]
 
 
@@ -146,10 +148,36 @@ class JobConfig:
     ray_address: str | None = None
     """A running Ray cluster. None: start Ray on this machine for the time of the job."""
 
+    name: JobName | None = None
+    """What dashboards call the job. None: the last part of the output's address."""
+
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
-    """Serve the job's metrics here while it runs; 0 takes any free port."""
+    """Serve the job's metrics here while it runs; 0 takes any free port. On a cluster (`ray_address`) it is the port of
+    the cluster's metrics hub, which stays when the job is done."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address of that port."""
+
+    metrics_totals: str | None = None
+    """File that the totals of metrics are kept in, from one job, or one start of the hub, to the next."""
+
+    prices: str | None = None
+    """A price list (YAML), by which the job's money is counted. None: seconds are counted, and money is not."""
+
+    compared_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Share of the rows that are answered twice more, with the job's setting and with all visual tokens, by an engine
+    that does nothing else, to measure what is saved and what changes. They are taken as whole windows of up to twice
+    `max_running` rows; a job that is too small for one is not measured unless the share is raised."""
+
+    traces: str | None = None
+    """Address of an OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318, to which workers
+    send traces of rows. None: none are made."""
+
+    traces_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Of the rows."""
 
     def __post_init__(self) -> None:
+        check_address(self.traces)
         if self.prompt is not None and self.prompt_column is not None:
             raise ConfigError("prompt and prompt_column contradict each other: set one of them")
         if self.messages_column is not None:

@@ -60,7 +60,10 @@ def test_the_tables_are_printed_from_the_measurements(page):
     assert printed(text, PAGES[page], ROOT / "benchmarks" / "results") == text, "run: make tables"
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+LINKING = ["README.md", "k8s/README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", LINKING)
 def test_every_link_to_a_file_leads_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

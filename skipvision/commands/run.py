@@ -34,7 +34,7 @@ def run(job_file: Path | None, json: bool, **flags: Any) -> None:
     from pipelines.job import run as run_job
 
     report = run_job(settings)
-    print_json(report.to_dict()) if json else _print_report(report, settings.output)
+    print_json(report.to_dict()) if json else print_report(report, settings.output)
 
 
 def settings_of(job_file: Path | None, flags: dict[str, Any]) -> JobConfig:
@@ -54,7 +54,7 @@ def settings_of(job_file: Path | None, flags: dict[str, Any]) -> JobConfig:
     return check(asdict(load(job_file, JobConfig)) | given, JobConfig, origin=f"{job_file} with the flags")
 
 
-def _print_report(report: JobReport, output: str) -> None:
+def print_report(report: JobReport, output: str) -> None:
     """The report's sums as a table; `--json` prints them with everything else."""
     tokens, spent, whole = report.tokens, report.actual, report.all_tokens
     counts = {"rows": report.rows, "answered": report.ok, "errors": report.errors, **report.errors_by_code}
@@ -74,11 +74,23 @@ def _print_report(report: JobReport, output: str) -> None:
         ("KV bytes (modelled)", f"{spent.kv_bytes:,}", _share(spent.kv_bytes, whole.kv_bytes)),
         ("rows/s (measured)", f"{report.rows_per_second:.2f}", ""),
     ]
+    if (compared := report.comparison).rows:
+        share = _share(compared.seconds, compared.seconds_all_tokens)
+        rows += [
+            (f"seconds of {compared.rows:,} rows answered both ways (measured)", f"{compared.seconds:.2f}", share),
+            ("of these, the same answer", f"{compared.same:,}", ""),
+        ]
+    if report.money is not None:
+        usd, by = report.money["usd"], f"dollars, prices {report.money['prices']}"
+        rows += [
+            (f"{by} ({basis})", f"{usd['spent']:.4g}", _share(usd["spent"], usd[basis]))
+            for basis in ("measured", "modelled") if usd[basis] is not None
+        ]  # fmt: skip
     state = "was done already" if report.already_done else "is done"
     print_table(f"{output} {state}: see report.html there", ("", "", "of all tokens"), rows)
 
 
-def _share(part: int, whole: int) -> str:
+def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -49,11 +49,18 @@ class EngineWork:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage of the metrics catalogue; none where nothing was done."""
     counts: EngineCounts = field(default_factory=EngineCounts)
+    held_seconds: float = 0.0
+    """From one look to the next, whether engines worked or waited."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """For which they worked."""
+        return sum(self.stage_seconds.values())
 
     def __add__(self, other: EngineWork) -> EngineWork:
         stages = sorted(self.stage_seconds.keys() | other.stage_seconds.keys())
         seconds = {s: self.stage_seconds.get(s, 0.0) + other.stage_seconds.get(s, 0.0) for s in stages}
-        return EngineWork(seconds, self.counts + other.counts)
+        return EngineWork(seconds, self.counts + other.counts, self.held_seconds + other.held_seconds)
 
 
 class EngineDriver:
@@ -64,12 +71,19 @@ class EngineDriver:
         tell: is called in the driver's thread with all that is new after each step, and must not wait. Of each answer
             of a request the last delta carries the `Answer`; a request that is refused has no other news.
         stall_seconds: a step that takes longer is taken for hung, and ends the process.
+        held_since: on `time.monotonic`'s clock, when the engine's device began to be held. None: now.
     """
 
     def __init__(
-        self, engine: Engine, tell: Callable[[Sequence[News]], None], *, stall_seconds: float = math.inf
+        self,
+        engine: Engine,
+        tell: Callable[[Sequence[News]], None],
+        *,
+        stall_seconds: float = math.inf,
+        held_since: float | None = None,
     ) -> None:
         self._engine, self._tell = engine, tell
+        self._held_since = time.monotonic() if held_since is None else held_since
         self._step_began: float | None = None
         self._wishes: SimpleQueue[Request | str | Callable[[], None]] = SimpleQueue()
         self._unfinished: dict[str, _Unfinished] = {}
@@ -98,11 +112,17 @@ class EngineDriver:
         """What the engine is doing now, and what it has done so far."""
         return self._engine.stats()
 
+    def oldest_waiting_seconds(self) -> float:
+        """How long the head of the engine's line has waited; 0.0: nobody waits."""
+        return self._engine.oldest_waiting_seconds()
+
     def take_work(self) -> EngineWork:
         """What the engine has done since this was last taken."""
         with self._work_lock:
             taken, self._work = self._work, EngineWork()
-        return taken
+            now = time.monotonic()
+            held, self._held_since = now - self._held_since, now
+        return replace(taken, held_seconds=held)
 
     def _drive(self) -> None:
         try:

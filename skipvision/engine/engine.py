@@ -204,6 +204,10 @@ class Engine:
             self._meter.finished["cancelled"] += 1
             self._outbox.put(answer.cancelled())
 
+    def forget_images(self) -> None:
+        """Drop what was made of images, so that those who ask about them have them encoded again."""
+        self._vision_cache.clear()
+
     def close(self) -> None:
         """Drop all requests and free the cache. The checkpoint stays with whoever else holds it."""
         for live_id in self._scheduler.request_ids():
@@ -228,6 +232,11 @@ class Engine:
     def attention(self) -> str:
         """How it attends and decodes on its device, in words."""
         return self._runner.describe()
+
+    def oldest_waiting_seconds(self) -> float:
+        """How long the head of the line has waited; 0.0: nobody waits. May be asked from any thread."""
+        added_at = self._scheduler.head_added_at
+        return 0.0 if added_at is None else time.perf_counter() - added_at
 
     def stats(self) -> EngineStats:
         """What it is doing now, and what it has done so far."""

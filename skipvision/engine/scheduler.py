@@ -78,6 +78,12 @@ class Scheduler:
         return len(self._line)
 
     @property
+    def head_added_at(self) -> float | None:
+        """When the head of the line came, on the clock of `LiveRequest.added_at`. None: nobody waits."""
+        head = self._line[:1]  # one look, since another thread may ask
+        return head[0].added_at if head else None
+
+    @property
     def num_running(self) -> int:
         return len(self._running)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ SHIPPED_MODELS = {"zoo": _ZOO / "skipping", "zoo-plain": _ZOO / "plain"}
 """The small models that ship with the package: taught with Skip-Vision, and with all tokens."""
 DEFAULT_MODEL = "zoo"
 DECODERS = ("llama", "mistral", "qwen2")
+
+
+def short_name(model: str) -> str:
+    """What a model is called in a few words: a folder by its own name; a hub id is its name."""
+    return os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model
 
 
 def resolve_model(model: str | Path | None) -> str:

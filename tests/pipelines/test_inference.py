@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.account import ShardWork
 from pipelines.commit import FOOTER, committed_shard, committed_shards
 from pipelines.engine_thread import EngineThread
 from pipelines.folder import JobFolder
@@ -27,8 +28,9 @@ from pipelines.result_rows import result_schema
 from pipelines.sources import find_source
 from pipelines.statistics import ShardStatistics, add_up
 from pipelines.tables import open_table
+from pipelines.windows import Measured
 from skipvision.config import JobConfig
-from skipvision.engine import Answer, Engine, Request, Sampling
+from skipvision.engine import Answer, Engine, EngineCounts, Request, Sampling
 from skipvision.engine.driver import EngineWork
 from skipvision.errors import ConfigError, InputError
 from skipvision.method.flops import decode_flops, kv_bytes, prefill_flops
@@ -66,7 +68,9 @@ def test_callers_that_share_an_engine_get_what_they_would_alone(load, requests):
     assert min(work.stage_seconds[stage] for stage in ("encode", "merge", "prefill", "decode")) > 0
     assert work.counts.slots == 4 * work.counts.steps > work.counts.slots_used > 0
     assert work.counts.vision_cache_misses == 12
-    assert thread.take_work() == EngineWork()
+    assert work.held_seconds > work.busy_seconds > 0
+    since = thread.take_work()
+    assert (since.counts, since.busy_seconds) == (EngineCounts(), 0)
 
 
 def test_a_wrong_request_fails_alone(load, requests):
@@ -144,7 +148,7 @@ def test_a_shard_that_is_committed_is_not_answered_again(job):
     before = (folder.path / shard_name(0)).read_bytes()
     again = told(worker(prepared))
     assert again.tokens == first.tokens
-    assert worker._engine.take_work() == EngineWork(), "the engine did nothing"
+    assert worker._engine.take_work().counts == EngineCounts(), "the engine did nothing"
     assert (folder.path / shard_name(0)).read_bytes() == before
 
 
@@ -154,7 +158,7 @@ def test_the_loser_of_a_race_takes_the_winners_numbers(job):
     winner, loser = InferenceWorker(inference), InferenceWorker(replace(inference, sampling=Sampling(max_tokens=2)))
     outcomes = loser._answer(prepared)
     won = told(winner(prepared))
-    lost = loser._commit(folder, 0, prepared, outcomes)
+    lost = loser._commit(folder, 0, prepared, outcomes, Measured())
     assert lost.tokens.output == won.tokens.output != sum(len(outcome.output_ids) for outcome in outcomes)
 
 
@@ -173,7 +177,8 @@ def test_all_tokens_cost_what_the_formulas_say(job, load):
     _, _, preparation, inference = job
     worker = InferenceWorker(inference)
     answers = worker._answer(preparation.prepare(0))
-    statistics = worker._account.of_shard(0, answers, EngineWork())
+    nothing = ShardWork(preparing=EngineWork(), engine=EngineWork())
+    statistics = worker._account.of_shard(0, answers, nothing)
     shape = load().family.shape
     full = [answer.plan.with_all_tokens() for answer in answers]
     assert statistics.actual.prefill_flops == sum(prefill_flops(shape, answer.plan) for answer in answers)
@@ -203,10 +208,10 @@ def test_every_answered_row_is_observed_in_every_histogram(job):
     _, _, preparation, inference = job
     [row] = InferenceWorker(inference)(preparation.prepare(1)).to_pylist()
     assert {name: len(row[name]) for name in OBSERVED} == dict.fromkeys(OBSERVED, 2) | {"gap_seconds": 2 * (4 - 1)}
-    registry = Registry()
-    record(row, registry)
+    registry, work = Registry(), {"workload": "batch", "model": "m", "skip": "off"}
+    record(row, registry.within(**work))
     for each in OBSERVED.values():
-        assert registry.value(each.metric, **each.labels) > 0
+        assert registry.value(each.metric, **work, **each.labels) > 0
 
 
 @pytest.mark.parametrize("damage", ["empty", "foreign", "short"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -19,8 +20,11 @@ from pipelines.job import run
 from pipelines.statistics import JobReport
 from skipvision.config import JobConfig
 from skipvision.errors import ConfigError
+from skipvision.metrics import error_stage
 from tests.image_catalogue import CATALOGUE, write
 from tests.image_files import picture, saved, write_good
+
+PRICES = Path(__file__).parents[2] / "examples" / "prices.yaml"
 
 BROKEN_WAYS = (
     "empty.png", "cut-half.jpg", "cut-half.png", "text.png", "zeros.jpg", "noise.jpg", "page.png", "drawing.png",
@@ -43,11 +47,18 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+NAMED = {"workload", "model", "skip", "basis", "job_name"}
+
+
 def scraped(port: int) -> dict[tuple[str, ...], float]:
-    """(name, label values …) -> value of everything a job publishes."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+    """(name, label values …) -> value of everything a job publishes; labels that one job has one value of left out."""
+    for _ in range(2):  # what is new is told as 0 the first time
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        (sample.name, *(value for name, value in sample.labels.items() if name not in NAMED or value == "measured")):
+        sample.value for family in families for sample in family.samples
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,7 @@ def finished(tmp_path_factory, tiny_model, local_ray):
     (place / "in" / "notes.txt").write_text("no image")
     config = JobConfig(
         input=str(place / "in"), output=str(place / "out"), model=str(tiny_model), skip="6/4:plain", max_tokens=4,
-        rows_per_shard=32, metrics_port=0,
+        rows_per_shard=32, metrics_port=0, prices=str(PRICES), compared_share=0.4,
     )  # fmt: skip
     published: dict[tuple[str, ...], float] = {}
     said: list[str] = []
@@ -131,7 +142,44 @@ def test_what_is_scraped_is_what_is_reported(finished):
     assert published["skipvision_cache_pages_total", "held"] == engine.pages_held > 0
     assert published["skipvision_vision_cache_lookups_total", "miss"] == engine.vision_cache_misses > 0
     for code, rows in report.errors_by_code.items():
-        assert published["skipvision_errors_total", code] == rows
+        assert published["skipvision_errors_total", code, error_stage(code)] == rows
+
+
+def test_money_is_what_the_devices_were_held_for_at_the_prices_that_are_named(finished):
+    _, _, report, published = finished
+    [cores] = report.devices
+    held = cores.engine + cores.prepare + cores.compare + cores.idle + cores.lost
+    assert (cores.device, cores.capacity) == ("cpu", "on_demand")
+    assert min(cores.engine, cores.prepare, cores.compare, cores.idle) > 0
+    assert report.money["prices"] == "example of 2026-11-01"
+    assert report.money["usd"]["spent"] == pytest.approx(held * 0.04 / 3600)
+    spent = published["skipvision_cost_usd_total", "measured", "on_demand", "cpu"]
+    assert spent == pytest.approx(report.money["usd"]["spent"], rel=1e-9)
+    assert published["skipvision_cost_usd_total", "measured", "spot", "h200"] == 0
+    busy = published["skipvision_device_seconds_total", "measured", "on_demand", "cpu", "busy"]
+    assert busy == pytest.approx(cores.engine + cores.prepare + cores.compare)
+    assert published["skipvision_price_usd_per_hour", "spot", "h100"] == 1.2
+    assert (
+        published["skipvision_price_list_timestamp_seconds", "example"] == datetime(2026, 11, 1, tzinfo=UTC).timestamp()
+    )
+
+
+def test_a_share_of_the_rows_is_answered_both_ways_to_measure_what_is_saved(finished):
+    config, _, report, published = finished
+    compared, usd = report.comparison, report.money["usd"]
+    assert 2 * 25 < compared.rows <= 2 * 32, "two windows of a shard each, less the rows that are errors"
+    assert compared.same < compared.rows, "random weights say something else when they see more"
+    assert published["skipvision_compared_rows_total", "same"] == compared.same
+    assert published["skipvision_compared_seconds_total", "all_tokens"] == compared.seconds_all_tokens > 0
+    [cores] = report.devices
+    rest = cores.idle + cores.lost + cores.prepare
+    assert usd["measured"] == pytest.approx((rest + cores.engine * compared.ratio) * 0.04 / 3600)
+    assert usd["modelled"] == pytest.approx((rest + cores.engine + cores.extra) * 0.04 / 3600)
+    baseline = published["skipvision_baseline_cost_usd_total", "measured", "on_demand", "cpu"]
+    assert baseline > usd["spent"] * 0.1, "shards are entered with what was measured by then"
+    assert report.tokens.visual == 180 * 16, "what is answered to measure is no row"
+    for notes in ("windows", "held", "attempts"):
+        assert not any(path.is_file() for path in Path(config.output, notes).rglob("*"))
 
 
 def test_a_finished_job_is_left_as_it_is(finished):

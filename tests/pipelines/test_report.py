@@ -19,11 +19,11 @@ from pipelines.frozen import frozen_name, read_table
 from pipelines.layout import shard_name
 from pipelines.model import ChosenModel
 from pipelines.plots import Part, number, part_bar, rates, ticks
-from pipelines.report import write_report
+from pipelines.report import report_page, write_report
 from pipelines.report_rows import ANSWERED_SHOWN, ERRORS_SHOWN
 from pipelines.result_rows import result_schema
 from pipelines.sources import find_source
-from pipelines.statistics import Cost, JobReport, RowSeconds, TokenCounts
+from pipelines.statistics import Comparison, Cost, DeviceSeconds, JobReport, RowSeconds, TokenCounts
 from pipelines.tables import open_table
 from skipvision.config import JobConfig
 from skipvision.engine import EngineCounts
@@ -104,6 +104,10 @@ def report_of(**changes: Any) -> JobReport:
         "settings": {"input": "pictures", "prompt": "Describe the image.", "stop": []},
     }
     return JobReport(**values | changes)
+
+
+HELD = DeviceSeconds(device="h200", capacity="spot", engine=90.0, prepare=0.0, compare=6.0, idle=14.0, extra=70.0)
+MONEY = {"prices": "example of 2026-11-01", "usd": {"spent": 1234.567, "modelled": 0.0123, "measured": 2000.0}}
 
 
 def written(job: JobFolder, report: JobReport) -> Page:
@@ -264,3 +268,31 @@ def test_the_parts_of_a_bar_fill_it_in_proportion():
     assert sum(widths) == pytest.approx(1000, abs=0.05)
     assert widths[0] / widths[2] == pytest.approx(44 / 143, rel=1e-3)
     assert "&lt;fates&gt;" in drawn
+
+
+def test_what_was_measured_and_what_it_cost_are_told_with_the_name_of_the_prices(tmp_path):
+    report = report_of(
+        devices=(HELD,), comparison=Comparison(rows=64, same=60, seconds=2.0, seconds_all_tokens=5.0), money=MONEY
+    )
+    text = Page(report_page("job", report, [])).text
+    assert "64 rows were also answered by an engine that did nothing else" in text
+    assert "60 of the answers are the same text (93.8%); 4 differ" in text
+    assert "40.0% of all tokens" in text
+    assert "h200, spot" in text
+    assert "by the price list example of 2026-11-01" in text
+    assert "spent $1,234.57" in text
+    assert "with all tokens, measured $2,000.00" in text
+    assert "with all tokens, modelled $0.012" in text
+
+
+def test_what_was_not_measured_is_not_told_as_a_number(tmp_path):
+    text = Page(report_page("job", report_of(devices=(HELD,), money=None), [])).text
+    assert "No rows were answered both ways" in text
+    assert "$" not in text
+    unmeasured = {**MONEY, "usd": {**MONEY["usd"], "measured": None}}
+    assert "all tokens, measured" not in Page(report_page("job", report_of(money=unmeasured), [])).text
+
+
+def test_a_report_of_an_earlier_version_is_read():
+    old = {k: v for k, v in report_of().to_dict().items() if k not in {"devices", "comparison", "money"}}
+    assert JobReport.from_dict(old) == report_of()

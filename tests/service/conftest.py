@@ -22,6 +22,8 @@ import yaml
 
 from skipvision.scenes import scene
 
+PRICES = Path(__file__).parents[2] / "examples" / "prices.yaml"
+
 KEYS = {name: f"sv-{name}-" + name[0] * 32 for name in ("full", "hasty", "metered", "narrow", "poor")}
 TENANTS = {
     "full": {},
@@ -64,6 +66,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {
         "max_body_mib": 4,
         "models": [{"max_running": 8}],
+        "prices": str(PRICES),
         "tenants": [
             {"name": name, "key_files": [_file(folder / name, KEYS[name])], **limits}
             for name, limits in TENANTS.items()
