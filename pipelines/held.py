@@ -43,9 +43,10 @@ class HeldNote:
         threading.Thread(target=self._beat, name="held", daemon=True).start()
 
     def settle(self, until: float) -> None:
-        """What was held until then stands in a committed file."""
+        """What was held until then stands in a committed file; the note says so at once, or it would count twice."""
         with self._lock:
             self._since = max(self._since, until)
+        self.write()
 
     def write(self) -> None:
         """Say that the engine is there. Storage that fails now is asked again at the next beat."""

@@ -43,6 +43,14 @@ def test_an_engine_that_is_killed_has_held_its_device_since_its_last_commit(fold
     assert found.held(2.0).idle == found.held(2.0).measured == found.held(2.0).modelled == 40.0
 
 
+def test_what_was_committed_is_not_found_again_before_the_next_look(folder):
+    clock = Clock(100.0)
+    note = HeldNote(folder, GPU, 60.0, clock=clock)
+    clock.now = 105.0
+    note.settle(104.0)
+    assert unaccounted(folder)[0].lost == 1.0
+
+
 def test_shards_that_are_committed_out_of_order_settle_the_later_one(folder):
     note = HeldNote(folder, GPU, 0.0, clock=Clock(100.0))
     note.settle(90.0)

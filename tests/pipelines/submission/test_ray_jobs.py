@@ -68,6 +68,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 300.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_cluster_named")
 def test_a_job_is_sent_with_a_token_followed_and_found_done_when_it_is_sent_again(tmp_path, capsys, monkeypatch):
