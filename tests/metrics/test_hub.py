@@ -273,5 +273,5 @@ def test_saving_is_shared_by_those_who_report_at_once(tmp_path, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(saves) < 5
+    assert len(saves) < len(threads)
     assert total(Hub(tmp_path / "totals.json")) == 20

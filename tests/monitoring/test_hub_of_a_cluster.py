@@ -135,11 +135,13 @@ def test_a_port_that_is_taken_is_named() -> None:
         start_hub(1, "203.0.113.1", None)
 
 
-def test_numbers_of_a_process_without_a_hub_go_nowhere_and_cost_nothing() -> None:
+def test_who_wants_no_hub_and_finds_none_starts_none() -> None:
     assert find_hub() is None
     numbers = Publishing().numbers()
     numbers.registry.within(**DEVICE).add(metrics.COST, 1.0, basis="measured")
     numbers.close()
+    assert find_hub() is None
+    assert numbers.registry.value(metrics.COST, **DEVICE, basis="measured") == 1.0
 
 
 def test_a_process_knows_what_ray_gave_it_and_whether_its_node_is_spot() -> None:
