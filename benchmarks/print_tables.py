@@ -35,6 +35,7 @@ PAGES: dict[str, dict[str, Source]] = {
         "memory": Source("memory", tables.memory),
         "gpu-7b": Source("gpu-7b", tables.gpu),
         "gpu-hd": Source("gpu-hd", tables.gpu),
+        "job": Source("job", tables.job),
         "decoding": Source("decoding", tables.decoding),
     },
     "docs/evaluation.md": {"quality": Source("quality", tables.quality)},
@@ -47,7 +48,10 @@ PAGES: dict[str, dict[str, Source]] = {
     "docs/rows.md": {"questions": Source("questions", tables.questions)},
     "docs/fuzzing.md": {"fuzz": Source("fuzz", tables.fuzz)},
     "docs/serving.md": {"service": Source("service", tables.service)},
-    "docs/training.md": {"training": Source("training", tables.training)},
+    "docs/training.md": {
+        "training": Source("training", tables.training),
+        "training-gpu": Source("training-gpu", tables.training),
+    },
     "docs/decisions/0010-decoding-on-a-cpu.md": {"kernels": Source("kernels", tables.kernels)},
 }
 

@@ -84,11 +84,42 @@ def gpu(result: Result) -> str:
         f"{_where(result)} Shape {shape} with random weights in {result['dtype']}. Median (lowest–highest) of "
         f"{found['rounds']} rounds over {found['images']} images, {found['new_tokens']} new tokens each, up to "
         f"{found['running']} requests at once; transformers' `generate` at its best batch size of those that stand "
-        f"here, and larger ones were not tried. {_gpu_answers(result, found)} The limit is what square matrix products "
+        f"here. {_gpu_answers(result, found)} The limit is what square matrix products "
         f"({matmul / 1e12:.0f} TFLOP/s) and large copies "
         f"({copy / 1e12:.2f} TB/s), measured in the same run, would allow for the executed work: "
         "operations of the vision tower and the prompts, and bytes of weights, keys and values while decoding, one "
         "after the other. Stages in seconds by the GPU's own events.",
+    )
+
+
+def job(result: Result) -> str:
+    """A whole job beside its engine alone."""
+    width, height = result["image_size"]
+    return _table(
+        ("setting", "engine alone, images/s", "in the job, by its busy seconds", "ratio", "job, once running",
+         "first commit after s", "whole job s", "GPU busy s"),
+        (_job_row(setting) for setting in result["settings"]),
+        f"{_where(result)} Ray {result['packages']['ray']}. Shape {result['shape']} with random weights in "
+        f"{result['dtype']}, {result['images']} JPEG photos of {width} × {height}, {result['new_tokens']} new tokens "
+        f"each, up to {result['running']} rows at once. The engine alone has its images decoded and in memory, median "
+        f"(lowest–highest) of {result['rounds']} rounds; the job, one round, reads and decodes files in Ray's tasks "
+        "and commits every row. Once running is from the first commit to the last; before it Ray starts, the model is "
+        "loaded and the GPU warms up.",
+    )  # fmt: skip
+
+
+def _job_row(setting: Result) -> tuple[str, ...]:
+    alone, job = setting["engine_alone"]["images_per_second"], setting["job"]
+    busy = sum(device["engine"] for device in job["devices"])
+    return (
+        setting["skip"],
+        _spread(alone, 1),
+        f"{job['ok'] / busy:.1f}",
+        f"{job['ok'] / busy / alone['median']:.2f}",
+        f"{job['images_per_second_once_running']:.1f}",
+        f"{job['first_commit_seconds']:.1f}",
+        f"{job['wall_seconds']:.1f}",
+        f"{busy:.1f}",
     )
 
 
@@ -255,7 +286,7 @@ def training(result: Result) -> str:
         f"{_where(result)} Median (lowest–highest) of {result['rounds']} steps in turns, {result['samples']} "
         f"conversations of {result['text_tokens']} text tokens and a picture each, {what} trained with AdamW in "
         f"{', '.join(sorted(dtypes))}, activations checkpointed by layer, matrix products at "
-        f"{result['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s in the same run. The vision side, measured alone, is "
+        f"{result['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s in the same run. The vision side, measured alone, is "
         "part of forward and the same in both rows.",
     )  # fmt: skip
 

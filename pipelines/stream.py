@@ -133,14 +133,16 @@ def _plan_stream(
         # Until 2.64 there is no other way to bound the retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         numbers = ray.data.from_blocks([pa.table({SHARD: pa.array([shard], pa.int64())}) for shard in shards])
-        dataset: ray.data.Dataset = numbers.map_batches(
+        prepared = numbers.map_batches(
             prepare_shard,
             fn_kwargs={"preparation": preparation},
             num_cpus=1,
             max_retries=PREPARE_RETRIES,
             compute=TaskPoolStrategy(size=on.prepare_tasks),
             **_WHOLE_BLOCKS,
-        ).map_batches(
+        )
+        # What `map_batches` calls after its checks, one of which refuses whole blocks to whoever asks for a GPU.
+        committed: ray.data.Dataset = prepared.map_batches_internal(
             InferenceWorker,
             fn_constructor_kwargs={"inference": inference},
             compute=ActorPoolStrategy(
@@ -154,7 +156,7 @@ def _plan_stream(
             **on.engine_resources,
             **_WHOLE_BLOCKS,
         )
-        return dataset
+        return committed
 
 
 _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
