@@ -17,11 +17,13 @@ import yaml
 
 from pipelines.submission.kubernetes_api import KubernetesApi
 from pipelines.submission.place import Status, SubmittedJob, Tell
-from pipelines.submission.rayjob import RAYJOB_FILE, Manifest, manifests, read_template, request_in
+from pipelines.submission.rayjob import RAYJOB_FILE, Manifest, check_template, manifests, read_template, request_in
 from pipelines.submission.request import JobRequest
 from pipelines.submission.standing import is_finished, read_standing
 from skipvision.errors import ConfigError, JobStoppedError
 
+DEFAULT_TEMPLATE = "skipvision-batch"
+"""The RayJob that the overlays of k8s/ have waiting in their namespace."""
 DELETE_SECONDS = 180.0
 """That the operator may take to let a RayJob go."""
 
@@ -42,7 +44,7 @@ class KubernetesJobs:
 
     Args:
         namespace: None: the template's, else the context's.
-        template: a RayJob. None: jobs that are there can be started again, and no others.
+        template: a RayJob. None: what a job was started with before, and for a new one `DEFAULT_TEMPLATE`.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class KubernetesJobs:
         return None if kept is None else _job(kept, self._api.rayjob(job_id))
 
     def start(self, request: JobRequest, *, after: SubmittedJob | None) -> SubmittedJob:
-        template = self._template or self._kept_template(request.id)
+        template = self._template or self._kept_template(request.id) or self._default_template()
         config_map, rayjob = manifests(request, template, namespace=self._api.namespace)
         there = self.find(request.id)
         if there is not None and not there.status.is_over:
@@ -119,12 +121,19 @@ class KubernetesJobs:
                 return changed
         return self._api.rayjob(metadata["name"])
 
-    def _kept_template(self, job_id: str) -> Manifest:
+    def _kept_template(self, job_id: str) -> Manifest | None:
         kept = self._api.config_map(job_id)
-        if kept is None:
-            raise ConfigError("a new job needs a RayJob to be made from: --template rayjob.yaml")
-        template: Manifest = yaml.safe_load(kept["data"][RAYJOB_FILE])
-        return template
+        return None if kept is None else yaml.safe_load(kept["data"][RAYJOB_FILE])
+
+    def _default_template(self) -> Manifest:
+        if (waiting := self._api.rayjob(DEFAULT_TEMPLATE)) is None:
+            raise ConfigError(
+                f"a new job needs a RayJob to be made from, and there is no {DEFAULT_TEMPLATE} in namespace "
+                f"{self._api.namespace}: name another --namespace, apply an overlay of k8s/ there, or bring one "
+                "(--template rayjob.yaml)"
+            )
+        check_template(waiting, f"{DEFAULT_TEMPLATE} in namespace {self._api.namespace}")
+        return waiting
 
     def _delete(self, job_id: str) -> None:
         if (there := self._api.rayjob(job_id)) is None:

@@ -1,8 +1,9 @@
 """A RayJob and its ConfigMap, made from a template: everything but the job itself is the template's.
 
-The template says which image, machines, accounts, volumes and deadlines a job has. Put in are its names, the command,
-and the job file and price list, which are mounted where the driver runs, in the first container of the head. The
-ConfigMap keeps the RayJob as it was sent, so that the job can be started again when nothing else is left of it.
+The template is a file, or the RayJob of k8s/ that waits in the cluster. It says which image, machines, accounts,
+volumes and deadlines a job has. Put in are its names, the command, and the job file and price list, which are mounted
+where the driver runs, in the first container of the head. The ConfigMap keeps the RayJob as it was sent, so that the
+job can be started again when nothing else is left of it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from skipvision.version import __version__
 
 Manifest = dict[str, Any]
 
-MOUNT = "/etc/skipvision"
-"""Where the driver finds its files."""
+MOUNT = "/etc/skipvision-job"
+"""Where the driver finds its files; the templates of k8s/ have files of their own at /etc/skipvision."""
 JOB_FILE, PRICE_FILE, RAYJOB_FILE = "job.yaml", "prices.yaml", "rayjob.yaml"
 LABELS = {"app.kubernetes.io/name": "skipvision", "app.kubernetes.io/managed-by": "skipvision-submit"}
 OUTPUT, NAME = "skipvision/output", "skipvision/name"
 """Annotations."""
 
 _VOLUME = "skipvision-job"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def read_template(path: Path) -> Manifest:
@@ -43,11 +45,16 @@ def read_template(path: Path) -> Manifest:
     found = [each for each in documents if isinstance(each, dict) and each.get("kind") == "RayJob"]
     if len(found) != 1:
         raise ConfigError(f"template {path} must hold one RayJob; it holds {len(found)}")
-    _check(found[0], str(path))
+    check_template(found[0], str(path))
     return found[0]
 
 
-def _check(template: Manifest, origin: str) -> None:
+def check_template(template: Manifest, origin: str) -> None:
+    """Refuse what is not a RayJob that a job can run in.
+
+    Raises:
+        ConfigError: naming the origin and the field.
+    """
     if template.get("apiVersion") != "ray.io/v1":
         raise ConfigError(f"template {origin} is of {template.get('apiVersion')}; RayJobs of ray.io/v1 are sent")
     spec = template.get("spec") or {}
@@ -94,7 +101,11 @@ def _rayjob(request: JobRequest, template: Manifest, namespace: str | None) -> M
     rayjob = copy.deepcopy(template)
     rayjob.pop("status", None)
     rayjob["metadata"] = _metadata(request, namespace, rayjob.get("metadata") or {})
-    rayjob["spec"].pop("jobId", None)
+    for name in (
+        "jobId",
+        "suspend",
+    ):  # one that waits for somebody to start it; Kueue suspends those of its queues itself
+        rayjob["spec"].pop(name, None)
     rayjob["spec"]["entrypoint"] = f"python -m skipvision.cli run {MOUNT}/{JOB_FILE}"
     pod = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     volume = {"name": _VOLUME, "configMap": {"name": request.id}}
@@ -121,5 +132,10 @@ def _metadata(request: JobRequest, namespace: str | None, template: Manifest) ->
         "name": request.id,
         **({"namespace": where} if where else {}),
         "labels": {**(template.get("labels") or {}), **LABELS, "app.kubernetes.io/version": __version__},
-        "annotations": {**(template.get("annotations") or {}), OUTPUT: request.output, NAME: request.name},
+        "annotations": {**_annotations(template), OUTPUT: request.output, NAME: request.name},
     }
+
+
+def _annotations(metadata: Manifest) -> Manifest:
+    """Without the manifest that `kubectl apply` keeps among them, which is of another object."""
+    return {name: value for name, value in (metadata.get("annotations") or {}).items() if name != _LAST_APPLIED}

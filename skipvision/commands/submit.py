@@ -31,7 +31,11 @@ def submit(
     namespace: Namespace = None,
     context: Context = None,
     template: Annotated[
-        Path | None, typer.Option(help="A RayJob (YAML) with image, machines and deadlines, with --kubernetes.")
+        Path | None,
+        typer.Option(
+            help="A RayJob (YAML) with image, machines and deadlines, with --kubernetes. Default: skipvision-batch, if "
+            "it waits in the namespace."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the manifests and leave, with --kubernetes.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import time
@@ -13,10 +14,11 @@ import pytest
 import yaml
 
 from pipelines.submission import kubernetes_jobs
+from pipelines.submission.kubernetes_jobs import DEFAULT_TEMPLATE
 from skipvision.cli import main
 from tests.pipelines.submission.fake_kubernetes import FakeKubernetes, config_for, kubernetes_api
 from tests.pipelines.submission.hand_made import commit_rows, finish, job_file
-from tests.pipelines.submission.test_rayjob import TEMPLATE
+from tests.pipelines.submission.test_rayjob import TEMPLATE, changed
 
 STEP_SECONDS = 0.3
 
@@ -69,14 +71,23 @@ def api(tmp_path, operator, monkeypatch) -> Iterator[FakeKubernetes]:
 
 
 @pytest.fixture
-def submit(tmp_path, api):
-    """Submit a job whose output is `tmp_path`/job; the exit code."""
+def submit_by_default(tmp_path, api):
+    """Submit a job whose output is `tmp_path`/job, by what waits in the namespace; the exit code."""
+
+    def send(*more: str, **settings: Any) -> int:
+        return main(["submit", str(job_file(tmp_path, **settings)), "--kubernetes", "--shared-files", *more])
+
+    return send
+
+
+@pytest.fixture
+def submit(tmp_path, submit_by_default):
+    """The same by a template of one's own."""
     template = tmp_path / "rayjob.yaml"
     template.write_text(yaml.safe_dump(TEMPLATE))
 
     def send(*more: str, **settings: Any) -> int:
-        where = ["--kubernetes", "--template", str(template), "--shared-files"]
-        return main(["submit", str(job_file(tmp_path, **settings)), *where, *more])
+        return submit_by_default("--template", str(template), *more, **settings)
 
     return send
 
@@ -101,6 +112,34 @@ def test_a_job_is_applied_followed_through_its_troubles_and_its_report_fetched(s
     assert told.err.count("Insufficient nvidia.com/gpu") == 1, "said once"
     assert "something else" not in told.err
     assert [kind for kind, _ in api.applied] == ["configmaps", "rayjobs"], "what is mounted is there first"
+
+
+def test_without_a_template_a_job_is_made_from_the_one_that_waits_in_the_namespace(submit_by_default, api):
+    waiting = copy.deepcopy(TEMPLATE)
+    waiting["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "photos"}
+    waiting["spec"]["suspend"] = True
+    api.put("rayjobs", DEFAULT_TEMPLATE, {**waiting, "status": {"jobDeploymentStatus": "Suspended"}})
+    assert submit_by_default() == 0
+    [rayjob] = [applied for kind, applied in api.applied if kind == "rayjobs"]
+    assert rayjob["metadata"]["name"] != DEFAULT_TEMPLATE
+    assert rayjob["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert "kubectl.kubernetes.io/last-applied-configuration" not in rayjob["metadata"]["annotations"]
+    assert rayjob["metadata"]["annotations"]["team"] == "photos"
+    assert "suspend" not in rayjob["spec"], "it is to begin, or to be held back by Kueue alone"
+    assert rayjob["spec"]["preRunningDeadlineSeconds"] == TEMPLATE["spec"]["preRunningDeadlineSeconds"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_where_no_template_waits_or_none_that_a_job_can_run_in_it_is_said_and_nothing_is_sent(
+    submit_by_default, api, capsys, waits
+):
+    if waits:
+        api.put("rayjobs", DEFAULT_TEMPLATE, changed("spec.clusterSelector", {"ray.io/cluster": "mine"}))
+    assert submit_by_default() == 2
+    said = capsys.readouterr().err
+    assert f"{DEFAULT_TEMPLATE} in namespace jobs" in said
+    assert ("clusterSelector" if waits else "--template rayjob.yaml") in said
+    assert api.applied == []
 
 
 def test_sent_again_a_job_that_is_done_is_found_done(submit, api, capsys):
