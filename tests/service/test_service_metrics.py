@@ -22,6 +22,8 @@ NOT_OF_CHAT = {401, 405, 431}
 """Statuses of what does not come as far as a chat request with a known key."""
 
 
+SILENCE_SECONDS = 2.5
+"""Longer than from one report of a replica to the next."""
 ADDED_UP = {"workload", "model", "skip", "basis"}
 """Labels that most of these tests have one value of."""
 
@@ -39,6 +41,15 @@ def scraped(service: Service, *, over: Set[str] = ADDED_UP) -> Counter[str]:
 def logged(service: Service) -> int:
     """Requests that have ended, by the log, which has a line for each."""
     return sum(line.startswith('{"request_id"') for line in service.log.read_text().splitlines())
+
+
+def is_silent(service: Service) -> bool:
+    """Whether the replica has nothing more to tell of its engine's work."""
+    first = scraped(service)
+    time.sleep(SILENCE_SECONDS)
+    now = scraped(service)
+    told = ("token_gap_seconds_count", "engine_steps_total", "batch_slots_total state=used")
+    return all(first[name] == now[name] for name in told)
 
 
 def requests_ended(counts: Counter[str]) -> float:
@@ -169,8 +180,9 @@ def test_a_request_with_a_setting_of_its_own_is_counted_apart(
     assert scraped(service, over=apart)["retention_target_ratio skip=44/69"] == 44 / 256
 
 
-def test_the_engine_and_what_it_costs_are_told_by_the_replica(service: Service, before: Counter[str]) -> None:
-    asked = 12
+def test_the_engine_and_what_it_costs_are_told_by_the_replica(service: Service) -> None:
+    wait_for(lambda: is_silent(service))
+    before, asked = scraped(service), 12
     with service.client() as client:
         answers = [client.post("/v1/chat/completions", json=body()).json() for _ in range(asked)]
     generated = sum(answer["usage"]["completion_tokens"] for answer in answers)
