@@ -9,7 +9,7 @@ PEERS := .venv-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all browser prometheus monitor check format bench bench-peers faults fuzz tables dashboards \
+.PHONY: help setup demo test test-all browser prometheus redis monitor check format bench bench-peers faults fuzz tables dashboards \
 	k8s k8s-rendered clean
 
 help:  ## list the targets
@@ -29,7 +29,7 @@ demo: $(INSTALLED)  ## caption the example images on a CPU and write a page to l
 test: $(INSTALLED) browser prometheus  ## run the tests that take seconds
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) browser prometheus  ## run all tests, the slow ones and those that kill processes too
+test-all: $(INSTALLED) browser prometheus redis  ## run all tests, the slow ones and those that kill processes too
 	$(BIN)/python -m pytest -m ''
 
 # The page is tested in a real browser. Where this may install Debian's, it does; elsewhere the tests name the packages.
@@ -48,6 +48,15 @@ prometheus:
 	    prometheus prometheus-alertmanager >/dev/null && \
 	  for daemon in prometheus prometheus-alertmanager; do service $$daemon stop >/dev/null 2>&1 || true; done; } || \
 	echo "install prometheus and prometheus-alertmanager for the tests of rules and alerts"
+
+# A head is killed, and comes back by its books in a real Redis. Of the daemon that comes along the same holds.
+redis:
+	@command -v redis-server >/dev/null || \
+	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    redis-server >/dev/null && \
+	  { service redis-server stop >/dev/null 2>&1 || true; }; } || \
+	echo "install redis-server for the tests of a head that is killed"
 
 check: $(INSTALLED)  ## format, lint, types and import contracts
 	$(BIN)/ruff format --check .

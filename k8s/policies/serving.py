@@ -16,6 +16,9 @@ from skipvision.errors import ConfigError
 from skipvision.prices import load_prices
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
+_PATIENCE, _MOST_SECONDS_AWAY = "RAY_SERVE_SLOW_STARTUP_WARNING_S", 600
+"""How long Ray Serve's controller waits for what a replica says, and how long the operator has workers wait for a head
+(docs/decisions/0021)."""
 _MOST_GROUPS = 17
 """Groups of workers of a job that Kueue takes."""
 
@@ -184,6 +187,12 @@ def a_head_that_dies_comes_back(deployment: Deployment) -> Iterator[str]:
         reference = options.get("redisPassword", {}).get("valueFrom", {}).get("secretKeyRef")
         if reference != {"name": "skipvision-redis", "key": "password"}:
             yield f"{head.pod.name}: the password of Redis does not come from its Secret"
+        variables = {each["name"]: each.get("value") for each in head.pod.main.get("env", ())}
+        if float(variables.get(_PATIENCE) or 0) < _MOST_SECONDS_AWAY:
+            yield (
+                f"{head.pod.name}: {_PATIENCE} is {variables.get(_PATIENCE)}: a controller that came back would kill "
+                f"replicas that are slow to say who they are; workers wait {_MOST_SECONDS_AWAY} s for a head"
+            )
         config = deployment.find("ConfigMap", "skipvision-redis")
         if config is None or "appendonly yes" not in config["data"]["redis.conf"]:
             yield "Redis keeps nothing on its disk"
