@@ -24,6 +24,7 @@ from pipelines.submission.request import JobRequest
 from skipvision.cli import main
 from skipvision.config import JobConfig, check
 from skipvision.errors import ConfigError
+from skipvision.failpoints import VARIABLE
 from tests.image_files import write_good
 from tests.pipelines.submission.hand_made import job_file
 from tests.pipelines.submission.ray_cluster import ROOT, free_ports, ray_cluster
@@ -115,7 +116,10 @@ def test_a_job_that_is_cancelled_midway_and_resumed_has_every_row_once(tmp_path,
         tmp_path, input=str(tmp_path / "in"), model=str(tiny_model), max_tokens=200, rows_per_shard=4, dtype="float32",
         skip="off", max_running=1,
     )  # fmt: skip
-    with ray_cluster(tmp_path / "ray.log", RAY_AUTH_MODE="disabled") as address:
+    # Without, the job might be done before anybody could stop it.
+    held = {"answer": {"what": "pause", "after": 3, "until": str(tmp_path / "let go")}}
+    variables = {"RAY_AUTH_MODE": "disabled", VARIABLE: json.dumps(held)}
+    with ray_cluster(tmp_path / "ray.log", **variables) as address:
         where = ("--address", address)
         follower = subprocess.Popen(
             [sys.executable, "-m", "skipvision.cli", "submit", str(job), *where], cwd=ROOT, text=True,
@@ -136,6 +140,7 @@ def test_a_job_that_is_cancelled_midway_and_resumed_has_every_row_once(tmp_path,
         assert 2 <= len(kept) < shards
         assert json.loads((out / "lease.json").read_text())["holder"] is None, "its driver ended politely"
 
+        (tmp_path / "let go").touch()
         assert main(["jobs", "resume", name, *where, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["resumed_shards"] == len(kept)
         table = pq.read_table(out / "data")
