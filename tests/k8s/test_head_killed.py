@@ -128,6 +128,8 @@ class Service:
         eventually(f"{replicas} replicas", lambda: len(self.replicas()["model zoo"]) == replicas and self.is_running())
         assert self.ask() == 200
         eventually("a count", lambda: self.counted() == self.answered)
+        # Another door knows nothing of replicas before it has asked for the first time.
+        eventually("readiness", lambda: self.readiness()["ready"])
 
 
 @contextmanager
