@@ -101,10 +101,8 @@ def _rayjob(request: JobRequest, template: Manifest, namespace: str | None) -> M
     rayjob = copy.deepcopy(template)
     rayjob.pop("status", None)
     rayjob["metadata"] = _metadata(request, namespace, rayjob.get("metadata") or {})
-    for name in (
-        "jobId",
-        "suspend",
-    ):  # one that waits for somebody to start it; Kueue suspends those of its queues itself
+    # `suspend` is of one that waits for somebody to start it; Kueue suspends those of its queues by itself.
+    for name in ("jobId", "suspend"):
         rayjob["spec"].pop(name, None)
     rayjob["spec"]["entrypoint"] = f"python -m skipvision.cli run {MOUNT}/{JOB_FILE}"
     pod = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
